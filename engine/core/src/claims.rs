@@ -1,0 +1,1 @@
+//! Claims: what a token allows.

@@ -1,0 +1,1 @@
+//! The token: identifier, secret, text form.

@@ -1,0 +1,1 @@
+//! The lock-free token index and slab of Jeton.

@@ -1,0 +1,1 @@
+//! The Jeton token engine: composition, sequencer thread, recovery and the command line.

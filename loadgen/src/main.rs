@@ -1,0 +1,2 @@
+//! The `jeton-load` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The event log's storage: trait, conformance suite, sled, memory and fault-injecting stores.

@@ -1,0 +1,1 @@
+//! Jeton's QUIC server: sans-IO driver, glommio shards, caller identity.

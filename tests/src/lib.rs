@@ -1,0 +1,1 @@
+//! End-to-end, crash and command-line tests of Jeton.
