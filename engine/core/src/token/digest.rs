@@ -1,0 +1,86 @@
+//! What is stored of a token: a keyed hash of all of it.
+//!
+//! `blake3::keyed_hash` over exactly 64 bytes: id, secret and fixed domain bytes. One block, so that 16 tokens at a
+//! time go through SIMD ([`digest_batch`]), a ninth of the time that one by one takes. The key is public: against 128
+//! random bits a secret key would protect nothing, and its loss would kill every token.
+
+use std::sync::LazyLock;
+
+use blake3::IncrementCounter;
+use blake3::platform::Platform;
+use subtle::ConstantTimeEq as _;
+
+use super::{Secret, TokenId};
+
+/// How many messages go through SIMD at a time; a smaller group is filled up to this.
+pub const DIGEST_BATCH: usize = 16;
+
+/// Fills a message up to one block; part of the format.
+const DOMAIN: &[u8; 32] = b"jeton token digest, version one.";
+const KEY_CONTEXT: &str = "jeton 2026-11-24 token digest v1";
+const BLOCK_BYTES: usize = 64;
+
+// The flag bits of the blake3 compression function (BLAKE3 paper, table 3).
+const CHUNK_START: u8 = 1;
+const CHUNK_END: u8 = 1 << 1;
+const ROOT: u8 = 1 << 3;
+const KEYED_HASH: u8 = 1 << 4;
+
+static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| blake3::derive_key(KEY_CONTEXT, &[]));
+static KEY_WORDS: LazyLock<[u32; 8]> =
+    LazyLock::new(|| std::array::from_fn(|at| u32::from_le_bytes(KEY.as_chunks::<4>().0[at])));
+static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::detect);
+
+/// The digest of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+/// The digest of one token.
+#[must_use]
+pub fn digest(id: &TokenId, secret: &Secret) -> Digest {
+    let mut message = [0; BLOCK_BYTES];
+    message[..16].copy_from_slice(&id.0);
+    message[16..32].copy_from_slice(&secret.0);
+    message[32..].copy_from_slice(DOMAIN);
+    Digest(*blake3::keyed_hash(&KEY, &message).as_bytes())
+}
+
+/// The digests of many tokens (16 bytes id, 16 bytes secret), in order.
+///
+/// # Panics
+/// If `digests` is shorter than `tokens`.
+pub fn digest_batch(tokens: &[[u8; 32]], digests: &mut [[u8; 32]]) {
+    assert!(digests.len() >= tokens.len(), "there is room for every digest");
+    let mut messages = [[0; BLOCK_BYTES]; DIGEST_BATCH];
+    for message in &mut messages {
+        message[32..].copy_from_slice(DOMAIN);
+    }
+    let mut out = [0; DIGEST_BATCH * 32];
+    for (tokens, digests) in tokens.chunks(DIGEST_BATCH).zip(digests.chunks_mut(DIGEST_BATCH)) {
+        for (message, token) in messages.iter_mut().zip(tokens) {
+            message[..32].copy_from_slice(token);
+        }
+        // Always 16 messages: a group of 15 would take twice as long as one of 16. What is left over from the group
+        // before is hashed for nothing.
+        let inputs: [&[u8; BLOCK_BYTES]; DIGEST_BATCH] = std::array::from_fn(|at| &messages[at]);
+        PLATFORM.hash_many(
+            &inputs,
+            &KEY_WORDS,
+            0,
+            IncrementCounter::No,
+            KEYED_HASH,
+            CHUNK_START,
+            CHUNK_END | ROOT,
+            &mut out,
+        );
+        for (digest, out) in digests.iter_mut().zip(out.as_chunks::<32>().0) {
+            *digest = *out;
+        }
+    }
+}
+
+/// Whether two digests are equal, in a time that does not depend on where they differ.
+#[must_use]
+pub fn digests_equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    one.ct_eq(other).into()
+}
