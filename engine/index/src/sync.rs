@@ -1,0 +1,103 @@
+//! The atomics in use: the standard library's, or loom's when the models run.
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+
+use std::sync::Arc;
+
+/// A value that one thread replaces as a whole and others read without waiting.
+#[cfg(not(loom))]
+pub(crate) struct Shared<T>(arc_swap::ArcSwap<T>);
+
+#[cfg(not(loom))]
+pub(crate) type SharedGuard<T> = arc_swap::Guard<Arc<T>>;
+
+#[cfg(not(loom))]
+impl<T> Shared<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(arc_swap::ArcSwap::from_pointee(value))
+    }
+
+    /// The value of this moment; it stays alive for as long as the guard does.
+    pub(crate) fn load(&self) -> SharedGuard<T> {
+        self.0.load()
+    }
+
+    pub(crate) fn store(&self, value: T) {
+        self.0.store(Arc::new(value));
+    }
+}
+
+/// Under loom the pointer itself is not what is modelled: a lock of loom's stands in for it, which gives the same
+/// order between `store` and `load` that the real one has.
+#[cfg(loom)]
+pub(crate) struct Shared<T>(loom::sync::Mutex<Arc<T>>);
+
+#[cfg(loom)]
+pub(crate) type SharedGuard<T> = Arc<T>;
+
+#[cfg(loom)]
+impl<T> Shared<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(Arc::new(value)))
+    }
+
+    pub(crate) fn load(&self) -> SharedGuard<T> {
+        self.0.lock().expect("no model panics while it holds this").clone()
+    }
+
+    pub(crate) fn store(&self, value: T) {
+        *self.0.lock().expect("no model panics while it holds this") = Arc::new(value);
+    }
+}
+
+/// Deliberate mistakes, which the models must catch: tests of the tests.
+#[cfg(loom)]
+pub mod mutation {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    /// A mistake that can be switched on for the models.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum Mutation {
+        /// None: the code as it is.
+        None,
+        /// Words are written without Release.
+        RelaxedPublish,
+        /// Marks overwrite the word instead of adding to it.
+        MarkByStore,
+        /// A reader trusts a word that was moved away.
+        IgnoreMoved,
+        /// Growth does not set MOVED.
+        ForgetMoved,
+    }
+
+    static ACTIVE: AtomicU8 = AtomicU8::new(0);
+
+    /// Switches one mistake on for the whole process.
+    pub fn set(mutation: Mutation) {
+        ACTIVE.store(mutation as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is(mutation: Mutation) -> bool {
+        ACTIVE.load(Ordering::SeqCst) == mutation as u8
+    }
+}
+
+/// Whether a deliberate mistake is switched on; never outside of the models.
+#[cfg(loom)]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        $crate::sync::mutation::is($crate::sync::mutation::Mutation::$mutation)
+    };
+}
+#[cfg(not(loom))]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        false
+    };
+}
+pub(crate) use mutated;

@@ -1,0 +1,169 @@
+//! One table of index words: buckets of a cache line each, searched from a home bucket onwards.
+//!
+//! A search ends at the first bucket with an empty place: words are never made empty again, so no search ends early.
+//! Only the writer writes.
+
+use crate::memory::{MemoryError, Words};
+use crate::prefetch::prefetch;
+use crate::slab::Slab;
+use crate::sync::{AtomicU64, Ordering, mutated};
+use crate::word::{Place, State, Word};
+
+/// Words of a bucket: one cache line.
+#[cfg(not(loom))]
+pub(crate) const BUCKET_WORDS: usize = 8;
+/// Few, so that the models stay small.
+#[cfg(loom)]
+pub(crate) const BUCKET_WORDS: usize = 2;
+
+pub(crate) struct Table {
+    words: Words,
+    buckets: usize,
+}
+
+/// A word of a table: where it is and what it was when it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) position: usize,
+    pub(crate) word: Word,
+}
+
+/// Whether words with MOVED count as found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// They do: the caller goes on in the larger table.
+    Seen,
+    /// They do not.
+    Skipped,
+}
+
+impl Table {
+    pub(crate) fn new(buckets: usize, huge_pages: bool) -> Result<Self, MemoryError> {
+        assert!(buckets > 0, "a table has a bucket");
+        Ok(Self { words: Words::new(buckets * BUCKET_WORDS, huge_pages)?, buckets })
+    }
+
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.words.len() * 8
+    }
+
+    fn bucket(&self, bucket: usize) -> &[AtomicU64] {
+        &self.words[bucket * BUCKET_WORDS..][..BUCKET_WORDS]
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self, place: Place) {
+        prefetch(&self.words[place.bucket(self.buckets) * BUCKET_WORDS]);
+    }
+
+    /// Loads one word.
+    ///
+    /// Acquire: pairs with the Release of every store and mark, so that the record named by the word, and in a word
+    /// with MOVED its copy in the larger table, are seen as they were written before it.
+    #[inline]
+    pub(crate) fn load(&self, position: usize) -> Word {
+        Word(self.words[position].load(Ordering::Acquire))
+    }
+
+    /// The first word in the home bucket alone that has the tag; the second value says whether the search would end
+    /// in this bucket. The fast half of [`Self::find`], which touches no record.
+    #[inline]
+    pub(crate) fn first_with_tag(&self, place: Place) -> (Option<At>, bool) {
+        let start = place.bucket(self.buckets) * BUCKET_WORDS;
+        let mut has_empty = false;
+        for position in start..start + BUCKET_WORDS {
+            let word = self.load(position);
+            if word == Word::EMPTY {
+                has_empty = true;
+            } else if word.tag() == place.tag && word != Word::REMOVED {
+                return (Some(At { position, word }), has_empty);
+            }
+        }
+        (None, has_empty)
+    }
+
+    /// The word of the token with this id.
+    pub(crate) fn find(&self, slab: &Slab, id: &[u8; 16], moved: Moved) -> Option<At> {
+        let place = Place::of(id);
+        let home = place.bucket(self.buckets);
+        for step in 0..self.buckets {
+            let start = (home + step) % self.buckets * BUCKET_WORDS;
+            let mut has_empty = false;
+            for position in start..start + BUCKET_WORDS {
+                let word = self.load(position);
+                if word == Word::EMPTY {
+                    has_empty = true;
+                    continue;
+                }
+                let is_candidate = word != Word::REMOVED
+                    && word.tag() == place.tag
+                    && (moved == Moved::Seen || !word.is_moved());
+                if is_candidate && slab.has_id(word.slot(), id) {
+                    return Some(At { position, word });
+                }
+            }
+            if has_empty {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Puts a word into the first free place from its home bucket on. Writer only.
+    ///
+    /// # Panics
+    /// If every place is taken: the writer grows long before.
+    pub(crate) fn insert(&self, place: Place, word: Word) -> usize {
+        let home = place.bucket(self.buckets);
+        for step in 0..self.buckets {
+            let start = (home + step) % self.buckets * BUCKET_WORDS;
+            for position in start..start + BUCKET_WORDS {
+                if self.load(position).is_free() {
+                    self.store(position, word);
+                    return position;
+                }
+            }
+        }
+        panic!("a table is grown before it is full");
+    }
+
+    /// Replaces a word. Writer only, so no other change can come between what it read and this.
+    ///
+    /// Release: the record that the word names was written before, and whoever sees the word sees the record.
+    pub(crate) fn store(&self, position: usize, word: Word) {
+        let order = if mutated!(RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
+        self.words[position].store(word.0, order);
+    }
+
+    /// Adds state bits to a word and returns what it was. Writer only.
+    ///
+    /// An OR, not a store: publishing and revoking then hold whatever order they come in, and would even if there
+    /// were two writers. Release: as in [`Self::store`]; for MOVED it is the copy that must be seen.
+    pub(crate) fn mark(&self, position: usize, bits: State) -> Word {
+        if mutated!(MarkByStore) {
+            let was = self.load(position);
+            let only = Word::new(was.tag(), bits, was.slot());
+            self.words[position].store(only.0, Ordering::Release);
+            return was;
+        }
+        let order = if mutated!(RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
+        Word(self.words[position].fetch_or(bits.in_word(), order))
+    }
+
+    /// The words of one bucket with their positions.
+    pub(crate) fn bucket_words(&self, bucket: usize) -> [At; BUCKET_WORDS] {
+        let start = bucket * BUCKET_WORDS;
+        debug_assert!(self.bucket(bucket).len() == BUCKET_WORDS, "buckets are whole");
+        std::array::from_fn(|at| At { position: start + at, word: self.load(start + at) })
+    }
+}
+
+/// The tables of one moment. While `old` is there, tokens are moving from it to `new`.
+pub(crate) struct Generation {
+    pub(crate) old: Option<std::sync::Arc<Table>>,
+    pub(crate) new: std::sync::Arc<Table>,
+}

@@ -1,0 +1,174 @@
+//! Every interleaving of one writer and one reader, for the promises that matter; and the same models against
+//! deliberate mistakes, which they must catch.
+//!
+//! `CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" cargo test -p jeton-index --release --test loom`
+#![cfg(loom)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use jeton_index::mutation::{self, Mutation};
+use jeton_index::{Candidate, Found, IndexConfig, Reader, Record, State, Writer, new};
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+/// The mistakes are switched for the whole process: one model at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn id(byte: u8) -> [u8; 16] {
+    [byte; 16]
+}
+
+fn record(byte: u8, expires_s: u32) -> Record {
+    Record { id: id(byte), digest: [byte; 32], expires_s, issued_s: expires_s, claims: 3, link: expires_s }
+}
+
+fn index() -> (Writer, Reader) {
+    new(IndexConfig { tokens_initial: 1, slots_max: 7, huge_pages: false }).unwrap()
+}
+
+fn look(reader: &Reader, byte: u8) -> Option<Found> {
+    let pin = reader.pin();
+    let mut candidate = [Candidate::default()];
+    pin.locate([&id(byte)], &mut candidate);
+    pin.resolve(&id(byte), &candidate[0])
+}
+
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn holds(model: fn()) {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    mutation::set(Mutation::None);
+    explore(model);
+}
+
+fn is_caught(mutation: Mutation, model: fn()) {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    mutation::set(mutation);
+    let outcome = catch_unwind(AssertUnwindSafe(|| explore(model)));
+    mutation::set(Mutation::None);
+    assert!(outcome.is_err(), "the model did not notice {mutation:?}");
+}
+
+/// Whoever sees a token sees its whole record.
+fn no_torn_publish() {
+    let (mut writer, reader) = index();
+    let reading = thread::spawn(move || {
+        if let Some(found) = look(&reader, 1) {
+            assert_eq!(found.record, record(1, 5));
+        }
+    });
+    writer.insert(&record(1, 5), State::NONE).unwrap();
+    writer.mark(&id(1), State::LIVE);
+    reading.join().unwrap();
+}
+
+/// A validate that begins after a revoke was acknowledged denies.
+fn revoke_after_acknowledgement_is_seen() {
+    let (mut writer, reader) = index();
+    writer.insert(&record(1, 5), State::LIVE).unwrap();
+    let acknowledged = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&acknowledged);
+    let reading = thread::spawn(move || {
+        let was_acknowledged = seen.load(Ordering::Acquire);
+        let found = look(&reader, 1).expect("a revoked token is still known");
+        assert!(!was_acknowledged || !found.state.is_admissible());
+    });
+    writer.mark(&id(1), State::REVOKED);
+    acknowledged.store(true, Ordering::Release);
+    reading.join().unwrap();
+}
+
+/// An issue that becomes durable after its token was revoked does not bring it back.
+fn publishing_does_not_undo_a_revoke() {
+    let (mut writer, reader) = index();
+    writer.insert(&record(1, 5), State::NONE).unwrap();
+    let reading = thread::spawn(move || {
+        let found = look(&reader, 1).expect("it is known");
+        assert!(!found.state.is_admissible());
+    });
+    writer.mark(&id(1), State::REVOKED);
+    writer.mark(&id(1), State::LIVE);
+    reading.join().unwrap();
+}
+
+/// A renewal is seen whole: old record or new, and never a revoke forgotten.
+fn a_renewal_is_old_or_new() {
+    let (mut writer, reader) = index();
+    writer.insert(&record(1, 5), State::LIVE).unwrap();
+    let reading = thread::spawn(move || {
+        let found = look(&reader, 1).expect("a token does not vanish while it is renewed");
+        assert!(found.record == record(1, 5) || found.record == record(1, 9));
+        if found.record == record(1, 9) {
+            assert!(!found.state.is_admissible(), "revoked before it was renewed");
+        }
+    });
+    writer.mark(&id(1), State::REVOKED);
+    writer.replace(&id(1), &record(1, 9)).unwrap();
+    reading.join().unwrap();
+}
+
+/// A revoke of a token that has moved while others have not is seen by whoever asks after it, and no token gets lost;
+/// whether the table is still growing when they ask, or grown.
+fn a_revoke_during_growth_holds(is_grown: bool) {
+    let (mut writer, reader) = index();
+    for byte in 1..=3 {
+        writer.insert(&record(byte, 5), State::LIVE).unwrap();
+    }
+    let acknowledged = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&acknowledged);
+    let reading = thread::spawn(move || {
+        let was_acknowledged = seen.load(Ordering::Acquire);
+        let found = look(&reader, 1).expect("a token does not get lost while a table grows");
+        assert!(!was_acknowledged || !found.state.is_admissible());
+    });
+    writer.insert(&record(4, 5), State::LIVE).unwrap(); // begins to grow
+    assert!(writer.step_growth(1), "one of two buckets has moved: that of token 1");
+    writer.mark(&id(1), State::REVOKED);
+    while is_grown && writer.step_growth(1) {}
+    acknowledged.store(true, Ordering::Release);
+    reading.join().unwrap();
+}
+
+fn a_revoke_while_growing_holds() {
+    a_revoke_during_growth_holds(false);
+}
+
+fn a_revoke_before_growth_ends_holds() {
+    a_revoke_during_growth_holds(true);
+}
+
+#[test]
+fn the_models_hold() {
+    holds(no_torn_publish);
+    holds(revoke_after_acknowledgement_is_seen);
+    holds(publishing_does_not_undo_a_revoke);
+    holds(a_renewal_is_old_or_new);
+    holds(a_revoke_while_growing_holds);
+    holds(a_revoke_before_growth_ends_holds);
+}
+
+#[test]
+fn a_word_published_without_release_is_caught() {
+    is_caught(Mutation::RelaxedPublish, no_torn_publish);
+}
+
+#[test]
+fn a_mark_that_overwrites_is_caught() {
+    is_caught(Mutation::MarkByStore, publishing_does_not_undo_a_revoke);
+}
+
+#[test]
+fn a_reader_that_trusts_a_moved_word_is_caught() {
+    is_caught(Mutation::IgnoreMoved, a_revoke_while_growing_holds);
+}
+
+#[test]
+fn growth_that_forgets_to_say_moved_is_caught() {
+    is_caught(Mutation::ForgetMoved, a_revoke_before_growth_ends_holds);
+}
