@@ -51,12 +51,8 @@ impl Claims {
         grants: impl IntoIterator<Item = Grant>,
         attributes: BTreeMap<Name, String>,
     ) -> Result<Self, ClaimsError> {
-        let claims = Self {
-            audience: sorted(audience),
-            scopes: sorted(scopes),
-            grants: sorted(grants),
-            attributes,
-        };
+        let claims =
+            Self { audience: sorted(audience), scopes: sorted(scopes), grants: sorted(grants), attributes };
         let counts = [
             ("audiences", claims.audience.len(), AUDIENCES_MAX),
             ("scopes", claims.scopes.len(), SCOPES_MAX),
@@ -113,7 +109,8 @@ fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
 
 /// A scope-token of RFC 6749, section 3.3, of at most [`NAME_BYTES_MAX`] bytes.
 fn is_scope(scope: &str) -> bool {
-    let is_allowed = |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
+    let is_allowed =
+        |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
     (1..=NAME_BYTES_MAX).contains(&scope.len()) && scope.bytes().all(is_allowed)
 }
 

@@ -1,4 +1,30 @@
 //! Tokens, claims, commands, events and the pure state machine of Jeton.
+//!
+//! The map, in the order of the data: a [`command`] comes from a client with certain [`rights`]; [`state`] decides it
+//! into [`event`]s and folds those back into itself; [`sequencer`] numbers them, seals them into [`batch`]es for the
+//! log and holds every answer ([`outcome`]) until what it rests on is durable; [`view`] is what readers ask for
+//! [`verdict`]s, without a lock; [`recovery`] does the same folding from a log.
+//!
+//! This crate has no clock, randomness, thread, file or socket: all of them are arguments.
 
+pub mod batch;
+pub mod check;
 pub mod claims;
+pub mod command;
+pub mod event;
+mod extra;
+pub mod inspection;
+mod judge;
+pub mod numbers;
+pub mod outcome;
+pub mod recovery;
+pub mod registry;
+pub mod rights;
+pub mod sequencer;
+pub mod state;
+#[cfg(test)]
+mod testing;
+pub mod time;
 pub mod token;
+pub mod verdict;
+pub mod view;

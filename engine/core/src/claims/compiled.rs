@@ -27,6 +27,7 @@ impl CompiledClaims {
     /// must be one of them (RFC 7519, section 4.1.3); a token that names none is for any service.
     #[must_use]
     pub fn audience_ok(&self, audience: Option<&str>) -> bool {
-        self.audience.is_empty() || audience.is_some_and(|asked| self.audience.iter().any(|named| **named == *asked))
+        self.audience.is_empty()
+            || audience.is_some_and(|asked| self.audience.iter().any(|named| **named == *asked))
     }
 }

@@ -27,7 +27,9 @@ pub enum ResourceError {
     #[error("a resource holds no spaces or control characters")]
     Character,
     /// A `*` in a concrete path, or in the middle of a pattern's segment.
-    #[error("* stands alone for one segment of a pattern, ** for the rest at its end; a concrete path has neither")]
+    #[error(
+        "* stands alone for one segment of a pattern, ** for the rest at its end; a concrete path has neither"
+    )]
     Wildcard,
     /// The action asked for is empty or too long.
     #[error("an action has 1 to 64 characters a-z 0-9 _ . : -")]

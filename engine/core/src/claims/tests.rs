@@ -55,7 +55,8 @@ fn bounds_are_kept() {
 
 #[test]
 fn access_is_denied_unless_one_grant_covers_action_and_resource_together() {
-    let claims = Claims::new([], [], [grant("read on journal/42"), grant("write on notes/**")], BTreeMap::new());
+    let claims =
+        Claims::new([], [], [grant("read on journal/42"), grant("write on notes/**")], BTreeMap::new());
     let compiled = claims.unwrap().compile();
     let allowed = |action, resource| compiled.allows(&ResourceQuery::new(action, resource).unwrap());
     assert!(allowed("read", "journal/42"));
@@ -91,8 +92,10 @@ fn a_token_for_named_audiences_is_for_those_alone() {
 fn the_canonical_bytes_are_pinned() {
     let attributes = BTreeMap::from([("k".parse().unwrap(), "v".to_owned())]);
     let claims =
-        Claims::new(["api".parse().unwrap()], ["openid".to_owned()], [grant("read on a/*")], attributes).unwrap();
-    let expected = b"\x01\x01\0\x03\0api\x01\0\x06\0openid\x01\0\x01\0\x04\0read\x03\0a/*\x01\0\x01\0k\x01\0v";
+        Claims::new(["api".parse().unwrap()], ["openid".to_owned()], [grant("read on a/*")], attributes)
+            .unwrap();
+    let expected =
+        b"\x01\x01\0\x03\0api\x01\0\x06\0openid\x01\0\x01\0\x04\0read\x03\0a/*\x01\0\x01\0k\x01\0v";
     assert_eq!(claims.encode(), expected);
     assert_eq!(Claims::decode(expected), Ok(claims));
     assert_eq!(Claims::default().encode(), b"\x01\0\0\0\0\0\0\0\0");
@@ -111,7 +114,9 @@ fn bytes_that_are_not_canonical_are_refused() {
 fn oracle(pattern: &[&str], path: &[&str]) -> bool {
     match (pattern, path) {
         (["**"], _) | ([], []) => true,
-        ([head, pattern @ ..], [segment, path @ ..]) => (*head == "*" || head == segment) && oracle(pattern, path),
+        ([head, pattern @ ..], [segment, path @ ..]) => {
+            (*head == "*" || head == segment) && oracle(pattern, path)
+        }
         _ => false,
     }
 }

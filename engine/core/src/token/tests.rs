@@ -9,13 +9,18 @@ fn batch_of(tokens: &[[u8; 32]]) -> Vec<[u8; 32]> {
 }
 
 fn one_by_one(tokens: &[[u8; 32]]) -> Vec<[u8; 32]> {
-    tokens.iter().map(|bytes| Token::from_bytes(*bytes)).map(|token| digest(&token.id, &token.secret).0).collect()
+    tokens
+        .iter()
+        .map(|bytes| Token::from_bytes(*bytes))
+        .map(|token| digest(&token.id, &token.secret).0)
+        .collect()
 }
 
 #[test]
 fn a_batch_of_any_size_has_the_digests_of_its_tokens_one_by_one() {
     for count in 0..70_u8 {
-        let tokens: Vec<[u8; 32]> = (0..count).map(|at| std::array::from_fn(|i| at ^ (i as u8).wrapping_mul(7))).collect();
+        let tokens: Vec<[u8; 32]> =
+            (0..count).map(|at| std::array::from_fn(|i| at ^ (i as u8).wrapping_mul(7))).collect();
         assert_eq!(batch_of(&tokens), one_by_one(&tokens), "{count} tokens");
     }
 }

@@ -1,0 +1,215 @@
+//! The registry: what the numbers in tokens and events stand for, readable from every shard without a lock.
+//!
+//! The sequencer's `State` is the only writer. Records are append-only and their numbers are never reused; what
+//! changes in one (a claim set dies, uses are spent) is an atomic. The registry knows nothing of single tokens: those
+//! are in the index.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::claims::CompiledClaims;
+use crate::inspection::{ClaimsInfo, ClientInfo, SubjectInfo};
+use crate::numbers::{ClaimsNo, ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
+use crate::rights::{Caller, Rights};
+use crate::token::TokenId;
+
+/// The name of the tenant in which rights hold everywhere.
+pub const EVERY_TENANT: &str = "*";
+
+/// A claim set: whose it is, what it allows, and whether a wide revoke killed it.
+#[derive(Debug)]
+pub(crate) struct ClaimSet {
+    pub(crate) tenant: TenantNo,
+    pub(crate) client: ClientNo,
+    /// The canonical bytes; empty once erased.
+    pub(crate) bytes: Box<[u8]>,
+    /// `None` once erased: then nothing is allowed, whatever the token.
+    pub(crate) compiled: Option<CompiledClaims>,
+    dead: AtomicBool,
+}
+
+/// A subject; the name is `None` once erased.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) tenant: TenantNo,
+    pub(crate) name: Option<Box<str>>,
+}
+
+/// Everything that readers share with the sequencer beside the index.
+#[derive(Debug)]
+pub struct Registry {
+    log: LogId,
+    partition: Partition,
+    pub(crate) tenants: boxcar::Vec<Box<str>>,
+    pub(crate) clients: boxcar::Vec<Box<str>>,
+    pub(crate) subjects: boxcar::Vec<Subject>,
+    pub(crate) claim_sets: boxcar::Vec<ClaimSet>,
+    /// The root tokens of families.
+    pub(crate) families: boxcar::Vec<TokenId>,
+    /// Uses left, by the number of the token's extra record; written by the sequencer only.
+    pub(crate) uses_left: boxcar::Vec<AtomicU32>,
+    /// Who may do what, as readers see it: replaced as a whole, so that one request sees one state of it.
+    callers: ArcSwap<HashMap<Box<str>, Arc<Caller>>>,
+    published: AtomicU64,
+    log_failed: AtomicBool,
+}
+
+impl ClaimSet {
+    pub(crate) fn new(
+        tenant: TenantNo,
+        client: ClientNo,
+        bytes: &[u8],
+        compiled: Option<CompiledClaims>,
+    ) -> Self {
+        Self { tenant, client, bytes: bytes.into(), compiled, dead: AtomicBool::new(false) }
+    }
+
+    /// Whether a wide revoke killed it. Acquire pairs with the Release of [`Self::kill`]: whoever learned of the
+    /// revoke through any channel that synchronises sees it here.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(log: LogId, partition: Partition) -> Self {
+        let registry = Self {
+            log,
+            partition,
+            tenants: boxcar::Vec::new(),
+            clients: boxcar::Vec::new(),
+            subjects: boxcar::Vec::new(),
+            claim_sets: boxcar::Vec::new(),
+            families: boxcar::Vec::new(),
+            uses_left: boxcar::Vec::new(),
+            callers: ArcSwap::default(),
+            published: AtomicU64::new(0),
+            log_failed: AtomicBool::new(false),
+        };
+        // Number 0 is taken everywhere: the tenant `*`, the engine itself, "no subject", "no claims", "no family".
+        registry.tenants.push(EVERY_TENANT.into());
+        registry.clients.push("jeton:engine".into());
+        registry.subjects.push(Subject { tenant: TenantNo::EVERY, name: None });
+        registry.claim_sets.push(ClaimSet::new(TenantNo::EVERY, ClientNo::ENGINE, &[], None));
+        registry.families.push(TokenId([0; 16]));
+        registry
+    }
+
+    /// The log this registry is made from.
+    #[must_use]
+    pub fn log(&self) -> (LogId, Partition) {
+        (self.log, self.partition)
+    }
+
+    /// The last event that readers see the effect of.
+    #[must_use]
+    pub fn published(&self) -> Sequence {
+        Sequence(self.published.load(Ordering::Acquire))
+    }
+
+    /// Release: whoever reads this number sees every index word and record written for the events up to it.
+    pub(crate) fn set_published(&self, sequence: Sequence) {
+        self.published.store(sequence.0, Ordering::Release);
+    }
+
+    /// Whether the log takes no more writes: then a token with limited uses cannot be answered.
+    #[must_use]
+    pub fn log_failed(&self) -> bool {
+        self.log_failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_log_failed(&self) {
+        self.log_failed.store(true, Ordering::Release);
+    }
+
+    /// The client of this identity, as events made durable so far have it; a stranger otherwise.
+    #[must_use]
+    pub fn caller(&self, identity: &str) -> Arc<Caller> {
+        self.callers.load().get(identity).cloned().unwrap_or_default()
+    }
+
+    /// Changes one client's rights for readers.
+    pub(crate) fn update_caller(
+        &self,
+        client: ClientNo,
+        tenant: TenantNo,
+        change: impl FnOnce(Rights) -> Rights,
+    ) {
+        let Some(name) = self.clients.get(client.0 as usize) else { return };
+        let mut callers = HashMap::clone(&self.callers.load());
+        let mut caller =
+            callers.get(name).map_or_else(|| Caller::new(client), |caller| Caller::clone(caller));
+        caller.set(tenant, change(caller.granted_in(tenant)));
+        callers.insert(name.clone(), Arc::new(caller));
+        self.callers.store(Arc::new(callers));
+    }
+
+    pub(crate) fn claim_set(&self, claims: ClaimsNo) -> Option<&ClaimSet> {
+        self.claim_sets.get(claims.0 as usize)
+    }
+
+    pub(crate) fn tenant_name(&self, tenant: TenantNo) -> &str {
+        self.tenants.get(tenant.0 as usize).map_or("", |name| name)
+    }
+
+    pub(crate) fn client_name(&self, client: ClientNo) -> &str {
+        self.clients.get(client.0 as usize).map_or("", |name| name)
+    }
+
+    /// A claim set, if the caller may validate or inspect in its tenant.
+    #[must_use]
+    pub fn claims(&self, caller: &Caller, claims: ClaimsNo) -> Option<ClaimsInfo> {
+        let set = self.claim_set(claims).filter(|_| claims != ClaimsNo(0))?;
+        may_read(caller, set.tenant).then(|| ClaimsInfo {
+            claims,
+            tenant: self.tenant_name(set.tenant).to_owned(),
+            client: self.client_name(set.client).to_owned(),
+            revoked: set.is_dead(),
+            bytes: set.bytes.to_vec(),
+        })
+    }
+
+    /// A subject, if the caller may validate or inspect in its tenant.
+    #[must_use]
+    pub fn subject(&self, caller: &Caller, subject: SubjectNo) -> Option<SubjectInfo> {
+        let record = self.subjects.get(subject.0 as usize).filter(|_| subject != SubjectNo(0))?;
+        may_read(caller, record.tenant).then(|| SubjectInfo {
+            subject,
+            tenant: self.tenant_name(record.tenant).to_owned(),
+            name: record.name.as_deref().map(str::to_owned),
+        })
+    }
+
+    /// Every client with rights, by number; `None` for callers without the admin right anywhere.
+    #[must_use]
+    pub fn clients(&self, caller: &Caller) -> Option<Vec<ClientInfo>> {
+        if !caller.may_somewhere(Rights::ADMIN) {
+            return None;
+        }
+        let callers = self.callers.load();
+        let mut clients: Vec<_> = callers
+            .iter()
+            .map(|(name, known)| ClientInfo {
+                client: known.client,
+                name: name.to_string(),
+                rights: known
+                    .grants()
+                    .map(|(at, rights)| (self.tenant_name(at).to_owned(), rights))
+                    .collect(),
+            })
+            .collect();
+        clients.sort_by_key(|client| client.client);
+        Some(clients)
+    }
+}
+
+fn may_read(caller: &Caller, tenant: TenantNo) -> bool {
+    caller.may(Rights::VALIDATE, tenant) || caller.may(Rights::INSPECT, tenant)
+}

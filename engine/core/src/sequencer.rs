@@ -1,0 +1,341 @@
+//! The sequencer, sans-IO: commands in, sealed commits and answers out.
+//!
+//! Its watermarks, each at most the next: `replied <= published <= durable <= appended <= assigned`. A command is
+//! decided and applied when it is assigned, in memory: denials take effect then. What lets something become valid
+//! waits for [`Sequencer::handle_durable`]. Every answer, a rejection or a no-op too, is held until `published` has
+//! reached what was assigned when it was decided: otherwise it could rest on an event that a crash takes back.
+//!
+//! Once the log has failed, nothing is decided any more and every answer still held becomes `Indeterminate`; what was
+//! denied stays denied.
+//!
+//! Methods: `handle_*` take input, `poll_*` give output. Whoever drives it owns the clock, the entropy, the log and the
+//! way back to clients; `T` is that way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::batch::{ChainEnd, SealedBatch, fitting, seal};
+use crate::command::{Command, Submission};
+use crate::event::{Entry, Event, Fact};
+use crate::numbers::{ClientNo, Sequence, TenantNo};
+use crate::outcome::{Outcome, Rejection, Reply, RevokeReport};
+use crate::registry::Registry;
+use crate::rights::Rights;
+use crate::state::{Decided, Entropy, Publication, State};
+use crate::time::Millis;
+
+/// Events assigned and not yet durable; past that a command is answered `Busy`.
+pub const EVENTS_IN_FLIGHT_MAX: usize = 1 << 16;
+/// Answers held; past that a command is answered `Busy`.
+pub const ANSWERS_HELD_MAX: usize = 1 << 16;
+/// Batches in one commit.
+pub const COMMIT_BATCHES_MAX: usize = 512;
+/// Tokens that a revoke by subject marks at a time: about a millisecond, so that nothing waits long behind it.
+const MARK_STEP: usize = 4_096;
+const BUSY_RETRY_MS: u32 = 5;
+
+/// The name of the tenant that a new log begins with.
+pub const FIRST_TENANT: &str = "default";
+
+/// How far things have come; see the module's first words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The last event decided and applied.
+    pub assigned: Sequence,
+    /// The last event handed to the log.
+    pub appended: Sequence,
+    /// The last event the log has made durable.
+    pub durable: Sequence,
+    /// The last event whose permissions readers see.
+    pub published: Sequence,
+    /// The last event an answer given rests on.
+    pub replied: Sequence,
+}
+
+/// Why some commands are refused for the time being.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restrictions {
+    /// The wall clock is in doubt: no issue, no renewal.
+    pub clock_in_doubt: bool,
+    /// The disk is nearly full: revokes only.
+    pub disk_low: bool,
+    /// The server is stopping: nothing new.
+    pub stopping: bool,
+}
+
+/// What one durable append carries.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Batches in order.
+    pub batches: Vec<SealedBatch>,
+    /// Whether anything in it takes something from somebody: such a commit may use the last of the disk.
+    pub denies: bool,
+}
+
+impl Commit {
+    /// The last event in it.
+    #[must_use]
+    pub fn last(&self) -> Sequence {
+        self.batches.last().map_or(Sequence(0), |batch| batch.last)
+    }
+}
+
+/// An answer that waits until `basis` is published.
+struct Held<T> {
+    basis: Sequence,
+    ticket: T,
+    result: Result<Outcome, Rejection>,
+}
+
+/// The sequencer of one log.
+pub struct Sequencer<T> {
+    state: State,
+    registry: Arc<Registry>,
+    /// Where the next batch is sealed to.
+    end: ChainEnd,
+    watermarks: Watermarks,
+    /// Assigned, not yet sealed.
+    unsealed: VecDeque<(Millis, Entry)>,
+    /// To be published when durable.
+    publications: VecDeque<(Sequence, Publication)>,
+    held: VecDeque<Held<T>>,
+    ready: VecDeque<(T, Reply)>,
+    /// Who waits for revokes by subject, in the order of the marking jobs.
+    marking: VecDeque<(T, Submission)>,
+    restrictions: Restrictions,
+    has_failed: bool,
+}
+
+impl<T> std::fmt::Debug for Sequencer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sequencer({:?})", self.watermarks)
+    }
+}
+
+impl<T> Sequencer<T> {
+    /// A sequencer that goes on behind `end` with the state that the log up to there stands for.
+    ///
+    /// # Panics
+    /// If state and chain do not end at the same event.
+    #[must_use]
+    pub fn new(state: State, end: ChainEnd) -> Self {
+        assert_eq!(state.sequence(), end.sequence, "the state is that of the whole log");
+        let at = end.sequence;
+        let registry = Arc::clone(state.registry());
+        registry.set_published(at);
+        Self {
+            state,
+            registry,
+            end,
+            watermarks: Watermarks { assigned: at, appended: at, durable: at, published: at, replied: at },
+            unsealed: VecDeque::new(),
+            publications: VecDeque::new(),
+            held: VecDeque::new(),
+            ready: VecDeque::new(),
+            marking: VecDeque::new(),
+            restrictions: Restrictions::default(),
+            has_failed: false,
+        }
+    }
+
+    // ---- what it knows ----
+
+    /// How far things have come.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        self.watermarks
+    }
+
+    /// The state, for figures and digests.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether everything that was taken on has been answered and handed to the log.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.unsealed.is_empty() && self.held.is_empty() && self.ready.is_empty() && self.marking.is_empty()
+    }
+
+    /// Whether there is a revoke to carry on with ([`Self::handle_work`]).
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.state.is_marking() && !self.has_failed
+    }
+
+    // ---- input ----
+
+    /// Writes the first events of a new log: a tenant, and a client with every right.
+    ///
+    /// # Panics
+    /// If the log has begun already.
+    pub fn handle_creation(&mut self, admin: &str, now: Millis) {
+        assert_eq!(self.watermarks.assigned, Sequence(0), "a log is created once");
+        let facts = [
+            Fact::TenantCreated { tenant: 1, name: FIRST_TENANT.to_owned() },
+            Fact::ClientNamed { client: 1, name: admin.to_owned() },
+            Fact::RightsChanged { client: 1, tenant: TenantNo::EVERY.0, rights: Rights::ALL.bits() },
+        ];
+        for fact in facts {
+            self.assign(now, Entry { event: Event { actor: ClientNo::ENGINE.0, fact }, detached: None });
+        }
+    }
+
+    /// Changes what is refused for the time being.
+    pub fn set_restrictions(&mut self, restrictions: Restrictions) {
+        self.restrictions = restrictions;
+    }
+
+    /// Takes a command: decides it and applies its events at once. The answer comes from [`Self::poll_reply`].
+    ///
+    /// `now` may not be before that of an earlier call; if it is, the earlier one counts.
+    pub fn handle_submission<'a>(
+        &mut self,
+        ticket: T,
+        submission: Submission,
+        now: Millis,
+        entropy: &'a mut Entropy<'a>,
+    ) {
+        if let Some(rejection) = self.refusal(&submission.command) {
+            // Rests on nothing that was decided: told at once.
+            let sequence = self.watermarks.published;
+            self.ready.push_back((ticket, Reply { sequence, result: Err(rejection) }));
+            return;
+        }
+        let now = now.max(self.state.last_time());
+        let decision = self.state.decide(&submission, now, entropy);
+        for entry in decision.entries {
+            self.assign(now, entry);
+        }
+        match decision.answer {
+            Decided::Done(outcome) => self.hold(ticket, Ok(outcome)),
+            Decided::Rejected(rejection) => self.hold(ticket, Err(rejection)),
+            Decided::Marking => self.marking.push_back((ticket, submission)),
+        }
+    }
+
+    fn refusal(&self, command: &Command) -> Option<Rejection> {
+        let may_be_valid_after = matches!(command, Command::IssueTokens(_) | Command::RenewToken { .. });
+        let takes = matches!(command, Command::Revoke(_) | Command::WithdrawRights(_));
+        let rules = [
+            (self.has_failed, Rejection::LogFailed),
+            (self.restrictions.stopping, Rejection::Stopping),
+            (self.restrictions.clock_in_doubt && may_be_valid_after, Rejection::ClockInDoubt),
+            (self.restrictions.disk_low && !takes, Rejection::DiskFull),
+            (self.is_full(), Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
+        ];
+        rules.into_iter().find(|(holds, _)| *holds).map(|(_, rejection)| rejection)
+    }
+
+    fn is_full(&self) -> bool {
+        let in_flight = self.watermarks.assigned.0 - self.watermarks.durable.0;
+        in_flight >= EVENTS_IN_FLIGHT_MAX as u64 || self.held.len() + self.marking.len() >= ANSWERS_HELD_MAX
+    }
+
+    fn assign(&mut self, now: Millis, entry: Entry) {
+        let sequence = self.watermarks.assigned.next();
+        let publication = self
+            .state
+            .apply(sequence, now, &entry)
+            .expect("what was decided on this state can be applied to it");
+        self.watermarks.assigned = sequence;
+        self.publications.extend(publication.map(|publication| (sequence, publication)));
+        self.unsealed.push_back((now, entry));
+    }
+
+    fn hold(&mut self, ticket: T, result: Result<Outcome, Rejection>) {
+        self.held.push_back(Held { basis: self.watermarks.assigned, ticket, result });
+        self.release();
+    }
+
+    /// Carries revokes by subject on for about a millisecond. Their answers wait for the last token of the subject.
+    pub fn handle_work(&mut self, now: Millis) {
+        if self.has_failed {
+            return;
+        }
+        let Some(revoked) = self.state.mark_step(MARK_STEP) else { return };
+        let (ticket, submission) =
+            self.marking.pop_front().expect("every marking job has somebody waiting for it");
+        let outcome = Outcome::Revoked(RevokeReport { revoked, broader: 0 });
+        if let Some(entry) = self.state.complete(&submission, &outcome) {
+            self.assign(now.max(self.state.last_time()), entry);
+        }
+        self.hold(ticket, Ok(outcome));
+    }
+
+    /// The log has made everything up to `sequence` durable: publishes it and releases the answers that rest on it.
+    ///
+    /// # Panics
+    /// If that was never handed out.
+    pub fn handle_durable(&mut self, sequence: Sequence) {
+        assert!(sequence <= self.watermarks.appended, "only what was handed out can become durable");
+        assert!(sequence >= self.watermarks.durable, "nothing durable is taken back");
+        self.watermarks.durable = sequence;
+        while let Some((at, _)) = self.publications.front() {
+            if *at > sequence {
+                break;
+            }
+            let (_, publication) = self.publications.pop_front().expect("it was there a moment ago");
+            self.state.publish(&publication);
+        }
+        self.watermarks.published = sequence;
+        self.registry.set_published(sequence);
+        self.release();
+    }
+
+    /// The log has failed. What was not known to be durable is indeterminate; what was denied stays denied; nothing
+    /// is decided any more.
+    pub fn handle_failure(&mut self) {
+        self.has_failed = true;
+        self.registry.set_log_failed();
+        let sequence = self.watermarks.published;
+        let held = self.held.drain(..).map(|held| held.ticket);
+        let marking = self.marking.drain(..).map(|(ticket, _)| ticket);
+        for ticket in held.chain(marking) {
+            self.ready.push_back((ticket, Reply { sequence, result: Err(Rejection::Indeterminate) }));
+        }
+    }
+
+    fn release(&mut self) {
+        while let Some(held) = self.held.front() {
+            if held.basis > self.watermarks.published {
+                break;
+            }
+            let held = self.held.pop_front().expect("it was there a moment ago");
+            self.watermarks.replied = self.watermarks.replied.max(held.basis);
+            self.ready.push_back((held.ticket, Reply { sequence: held.basis, result: held.result }));
+        }
+    }
+
+    // ---- output ----
+
+    /// What to append next, if anything was assigned: as much as one commit takes.
+    pub fn poll_commit(&mut self) -> Option<Commit> {
+        if self.has_failed || self.unsealed.is_empty() {
+            return None;
+        }
+        let mut batches = Vec::new();
+        let mut denies = false;
+        while batches.len() < COMMIT_BATCHES_MAX {
+            let Some((time, _)) = self.unsealed.front() else { break };
+            let time = *time;
+            // All events of a batch have one time.
+            let same_time = self.unsealed.iter().take_while(|(at, _)| *at == time).map(|(_, entry)| entry);
+            let count = fitting(same_time);
+            let entries = self.unsealed.drain(..count).map(|(_, entry)| entry);
+            let entries = entries.inspect(|entry| denies |= entry.event.fact.denies());
+            batches.push(seal(&mut self.end, time, entries));
+        }
+        self.watermarks.appended = self.end.sequence;
+        Some(Commit { batches, denies })
+    }
+
+    /// The next answer that may be given.
+    pub fn poll_reply(&mut self) -> Option<(T, Reply)> {
+        self.ready.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! The state that events fold into, and the rules by which commands become events.
+//!
+//! `decide` reads, `apply` writes, and nothing else does either: after a replay of the same events the state is the
+//! same ([`State::digest`]). The state owns the writer half of the index; there is no second map of tokens beside it.
+//! It asks no clock, draws no random number and knows neither log nor client: time and entropy are arguments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jeton_index::{Entry as IndexEntry, IndexConfig, IndexError, Reader, State as Bits, Writer};
+
+use crate::extra::{Extra, Link};
+use crate::judge::Facts;
+use crate::numbers::{ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
+use crate::registry::{ClaimSet, Registry};
+use crate::rights::Caller;
+use crate::time::{Millis, Seconds};
+use crate::token::{Token, TokenId, digest};
+
+mod apply;
+mod decide;
+mod digest_of;
+mod fingerprint;
+mod issue;
+mod keys;
+mod lists;
+mod names;
+mod revoke;
+mod rights;
+
+pub use apply::{ApplyError, Publication};
+pub use decide::{Decided, Decision, Entropy};
+pub use keys::{KEY_MEMORY_MS, KEYS_MAX};
+
+/// The longest lifetime of a token, renewals included: 10 years.
+pub const LIFETIME_S_MAX: u32 = 10 * 365 * 24 * 60 * 60;
+/// The most tokens one family may hold.
+pub const FAMILY_TOKENS_MAX: usize = 65_536;
+/// Subject numbers stay below this: the slot's link has 31 bits for them.
+pub const SUBJECTS_MAX: u32 = 1 << 31;
+
+/// How much room to prepare.
+#[derive(Clone, Copy, Debug)]
+pub struct StateConfig {
+    /// Tokens to have room for from the start; more are made room for in steps.
+    pub tokens_initial: usize,
+    /// The most tokens to hold; past that issues are refused.
+    pub tokens_max: u32,
+    /// Whether to ask for huge pages.
+    pub huge_pages: bool,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self { tokens_initial: 1 << 16, tokens_max: 100_000_000, huge_pages: true }
+    }
+}
+
+/// The state: index, registry and what only the sequencer needs to know.
+#[derive(Debug)]
+pub struct State {
+    index: Writer,
+    registry: Arc<Registry>,
+    names: names::Names,
+    /// Rights as decided; readers see them later (grants) or earlier (withdrawals) in the registry.
+    callers: HashMap<ClientNo, Caller>,
+    lists: lists::Lists,
+    jobs: lists::MarkJobs,
+    /// Members of each family beside its root, by the family's number.
+    members: HashMap<u32, Vec<TokenId>>,
+    keys: keys::KeyMemory,
+    /// The last event applied and its time.
+    applied: (Sequence, Millis),
+    tokens_max: u32,
+}
+
+/// A token in the index, with everything a rule may ask about it.
+pub(crate) struct Known<'a> {
+    pub(crate) entry: IndexEntry,
+    pub(crate) extra: Option<Extra>,
+    pub(crate) claims: &'a ClaimSet,
+}
+
+impl Known<'_> {
+    pub(crate) fn subject(&self) -> SubjectNo {
+        subject_of(self.entry.record.link, self.extra.as_ref())
+    }
+
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            bits: self.entry.state,
+            expires: Seconds(self.entry.record.expires_s),
+            claims: self.claims,
+            extra: self.extra.as_ref(),
+        }
+    }
+}
+
+/// The subject that a slot's link names, directly or by its extra record.
+pub(crate) fn subject_of(link: u32, extra: Option<&Extra>) -> SubjectNo {
+    match Link::from_bits(link) {
+        Link::Subject(subject) => subject,
+        Link::Extra(_) => extra.map_or(SubjectNo(0), |extra| extra.subject),
+    }
+}
+
+impl State {
+    /// An empty state for a log, and the reading half of its index.
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    pub fn new(log: LogId, partition: Partition, config: StateConfig) -> Result<(Self, Reader), IndexError> {
+        let (index, reader) = jeton_index::new(IndexConfig {
+            tokens_initial: config.tokens_initial,
+            slots_max: config.tokens_max,
+            huge_pages: config.huge_pages,
+        })?;
+        let state = Self {
+            index,
+            registry: Arc::new(Registry::new(log, partition)),
+            names: names::Names::default(),
+            callers: HashMap::new(),
+            lists: lists::Lists::default(),
+            jobs: lists::MarkJobs::default(),
+            members: HashMap::new(),
+            keys: keys::KeyMemory::default(),
+            applied: (Sequence(0), Millis(0)),
+            tokens_max: config.tokens_max,
+        };
+        Ok((state, reader))
+    }
+
+    // ---- what it knows ----
+
+    /// What readers share with this state.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The last event applied.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.applied.0
+    }
+
+    /// The time of the last event applied.
+    #[must_use]
+    pub fn last_time(&self) -> Millis {
+        self.applied.1
+    }
+
+    /// Tokens in the index, live or dead.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Bytes taken by index, slabs and lists: the View's own accounting. Names of subjects are apart.
+    #[must_use]
+    pub fn memory(&self) -> StateMemory {
+        let index = self.index.memory();
+        StateMemory {
+            index_bytes: index.index_bytes,
+            slab_bytes: index.slab_bytes,
+            extra_bytes: index.extra_bytes,
+            list_bytes: self.lists.memory(),
+        }
+    }
+
+    /// The rights of a client, as decided.
+    pub(crate) fn caller(&self, client: ClientNo) -> &Caller {
+        const STRANGER: &Caller = &Caller::STRANGER;
+        self.callers.get(&client).unwrap_or(STRANGER)
+    }
+
+    /// The token with this id, with what a revoke still under way means for it.
+    pub(crate) fn known(&self, id: &TokenId) -> Option<Known<'_>> {
+        let mut entry = self.index.find(&id.0)?;
+        let extra = match Link::from_bits(entry.record.link) {
+            Link::Subject(_) => None,
+            Link::Extra(number) => self.index.extra(number).map(|words| Extra::from_words(&words)),
+        };
+        let subject = subject_of(entry.record.link, extra.as_ref());
+        if self.jobs.cover(subject, entry.slot) {
+            entry.state = entry.state.with(Bits::REVOKED);
+        }
+        let claims = self.registry.claim_sets.get(entry.record.claims as usize)?;
+        Some(Known { entry, extra, claims })
+    }
+
+    /// The token presented, if its secret is right and the client holds `rights` in its tenant; whoever does not
+    /// is told no more than if there were no such token.
+    pub(crate) fn presented(
+        &self,
+        token: &Token,
+        actor: ClientNo,
+        rights: crate::rights::Rights,
+    ) -> Option<Known<'_>> {
+        let known = self.known(&token.id)?;
+        let digest = digest(&token.id, &token.secret);
+        let right = crate::token::digests_equal(&digest.0, &known.entry.record.digest);
+        (right && self.caller(actor).may(rights, known.claims.tenant)).then_some(known)
+    }
+
+    fn tenant_of(&self, name: &str) -> Option<TenantNo> {
+        self.names.tenant(name)
+    }
+}
+
+/// What a state takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateMemory {
+    /// Index words.
+    pub index_bytes: usize,
+    /// Token records.
+    pub slab_bytes: usize,
+    /// Extra records.
+    pub extra_bytes: usize,
+    /// Links of the subjects' lists.
+    pub list_bytes: usize,
+}
+
+impl StateMemory {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.index_bytes + self.slab_bytes + self.extra_bytes + self.list_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

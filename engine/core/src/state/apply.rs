@@ -1,0 +1,334 @@
+//! Folding events into the state: the same at assignment, in a replay and behind a snapshot.
+//!
+//! Every event may be applied twice. Denials take effect here, at once; what lets something become valid only comes
+//! back as a [`Publication`], for when the event is durable.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jeton_index::{Record, State as Bits};
+
+use super::keys::KeyRecord;
+use super::names::claims_key;
+use super::{Known, State};
+use crate::claims::Claims;
+use crate::event::{Entry, Fact, ScopedKey, Terms};
+use crate::extra::{Extra, Link};
+use crate::numbers::{Binding, ClaimsNo, ClientNo, IdempotencyKey, Sequence, SubjectNo, TenantNo};
+use crate::registry::{ClaimSet, Subject};
+use crate::rights::{Caller, Rights};
+use crate::time::{Millis, Seconds};
+use crate::token::TokenId;
+
+/// What an event lets become valid, once it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// A token.
+    Token(TokenId),
+    /// Rights of a client in a tenant.
+    Rights(ClientNo, TenantNo, Rights),
+}
+
+/// Why an event cannot follow on what the state holds: the log is not one that this state machine wrote, or the
+/// configured room does not suffice for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// A number is used that no event has introduced, or introduced out of turn.
+    #[error("{0} {1} is not the next one")]
+    Number(&'static str, u32),
+    /// The claims do not decode.
+    #[error("claim set {0} does not decode")]
+    Claims(u32),
+    /// Rights with unknown bits.
+    #[error("unknown rights {0:#b}")]
+    Rights(u8),
+    /// There is no room for another token.
+    #[error("no room for another token: {0}")]
+    Room(#[from] jeton_index::IndexFull),
+}
+
+/// Where an event stands.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    time: Millis,
+    actor: ClientNo,
+}
+
+impl State {
+    /// Folds one event into the state.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: the state is then as before, and of no further use for this log.
+    pub fn apply(
+        &mut self,
+        sequence: Sequence,
+        time: Millis,
+        entry: &Entry,
+    ) -> Result<Option<Publication>, ApplyError> {
+        let at = At { time, actor: ClientNo(entry.event.actor) };
+        let publication = self.fold(at, entry)?;
+        self.applied = (sequence, self.applied.1.max(time));
+        Ok(publication)
+    }
+
+    /// Lets what an event allowed become valid for readers. Called once the event is durable.
+    pub fn publish(&mut self, publication: &Publication) {
+        match publication {
+            Publication::Token(id) => drop(self.index.mark(&id.0, Bits::LIVE)),
+            Publication::Rights(client, tenant, granted) => {
+                // Rights withdrawn since stay withdrawn: what was decided last is the upper bound.
+                let decided = self.caller(*client).granted_in(*tenant);
+                self.registry
+                    .update_caller(*client, *tenant, |published| published.with(*granted).common(decided));
+            }
+        }
+    }
+
+    fn fold(&mut self, at: At, entry: &Entry) -> Result<Option<Publication>, ApplyError> {
+        let detached = entry.detached.as_ref().map(|detached| detached.bytes.as_slice());
+        match &entry.event.fact {
+            Fact::TenantCreated { tenant, name } => self.fold_tenant(*tenant, name)?,
+            Fact::ClientNamed { client, name } => self.fold_client(*client, name)?,
+            Fact::SubjectNamed { subject, tenant, .. } => {
+                self.fold_subject(SubjectNo(*subject), TenantNo(*tenant), detached)?;
+            }
+            Fact::ClaimsInterned { claims, tenant, client, .. } => {
+                self.fold_claims(ClaimsNo(*claims), TenantNo(*tenant), ClientNo(*client), detached)?;
+            }
+            Fact::TokenIssued { .. } => return self.fold_issued(&entry.event.fact),
+            Fact::TokenRenewed { id, expires_s, .. } => self.fold_renewed(&TokenId(*id), *expires_s)?,
+            Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left),
+            Fact::TokenRevoked { id } => drop(self.index.mark(id, Bits::REVOKED)),
+            Fact::SubjectRevoked { subject } => {
+                self.jobs.begin(&self.lists, SubjectNo(*subject), self.index.slots_used() + 1);
+            }
+            Fact::FamilyRevoked { root } => self.fold_family_revoked(&TokenId(*root)),
+            Fact::ClientRevoked { tenant, client } => {
+                self.kill_claim_sets(|set| set.tenant.0 == *tenant && set.client.0 == *client);
+            }
+            Fact::TenantRevoked { tenant } => self.kill_claim_sets(|set| set.tenant.0 == *tenant),
+            Fact::ResourceRevoked { claims, .. } => {
+                for number in claims {
+                    self.kill_claim_set(ClaimsNo(*number));
+                }
+            }
+            Fact::RightsChanged { client, tenant, rights } => {
+                return self.fold_rights(ClientNo(*client), TenantNo(*tenant), *rights).map(Some);
+            }
+            Fact::CommandCompleted { key, payload, outcome } => {
+                let key = ScopedKey { client: at.actor, key: IdempotencyKey(*key) };
+                let record = KeyRecord { at: at.time, payload: *payload, outcome: outcome.clone() };
+                self.keys.remember(key, record);
+            }
+        }
+        Ok(None)
+    }
+
+    fn fold_tenant(&mut self, tenant: u32, name: &str) -> Result<(), ApplyError> {
+        if is_new(tenant, self.registry.tenants.count(), "tenant")? {
+            self.registry.tenants.push(name.into());
+            self.names.insert_tenant(name, TenantNo(tenant));
+        }
+        Ok(())
+    }
+
+    fn fold_client(&mut self, client: u32, name: &str) -> Result<(), ApplyError> {
+        if is_new(client, self.registry.clients.count(), "client")? {
+            self.registry.clients.push(name.into());
+            self.names.insert_client(name, ClientNo(client));
+        }
+        Ok(())
+    }
+
+    fn fold_subject(
+        &mut self,
+        subject: SubjectNo,
+        tenant: TenantNo,
+        detached: Option<&[u8]>,
+    ) -> Result<(), ApplyError> {
+        if !is_new(subject.0, self.registry.subjects.count(), "subject")? {
+            return Ok(());
+        }
+        let name = detached.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        self.registry.subjects.push(Subject { tenant, name: name.as_deref().map(Into::into) });
+        if let Some(name) = name {
+            self.names.insert_subject(&self.registry, tenant, &name, subject);
+        }
+        Ok(())
+    }
+
+    fn fold_claims(
+        &mut self,
+        number: ClaimsNo,
+        tenant: TenantNo,
+        client: ClientNo,
+        detached: Option<&[u8]>,
+    ) -> Result<(), ApplyError> {
+        if !is_new(number.0, self.registry.claim_sets.count(), "claim set")? {
+            return Ok(());
+        }
+        let claims = detached.map(Claims::decode).transpose().map_err(|_| ApplyError::Claims(number.0))?;
+        let bytes = detached.unwrap_or_default();
+        let compiled = claims.as_ref().map(Claims::compile);
+        self.registry.claim_sets.push(ClaimSet::new(tenant, client, bytes, compiled));
+        if detached.is_some() {
+            self.names.insert_claim_set(claims_key(tenant, client, bytes), number);
+        }
+        Ok(())
+    }
+
+    fn fold_issued(&mut self, fact: &Fact) -> Result<Option<Publication>, ApplyError> {
+        let Fact::TokenIssued { id, digest, claims, subject, issued_s, expires_s, terms } = fact else {
+            unreachable!("only called with an issue");
+        };
+        if self.index.find(id).is_some() {
+            return Ok(None);
+        }
+        known_number(*claims, self.registry.claim_sets.count(), "claim set")?;
+        known_number(*subject, self.registry.subjects.count(), "subject")?;
+        let subject = SubjectNo(*subject);
+        let (link, limited) = match terms {
+            None => (Link::Subject(subject), false),
+            Some(terms) => (Link::Extra(self.push_extra(TokenId(*id), subject, terms)?), terms.uses_max > 0),
+        };
+        let record = Record {
+            id: *id,
+            digest: *digest,
+            expires_s: *expires_s,
+            issued_s: *issued_s,
+            claims: *claims,
+            link: link.bits(),
+        };
+        let bits = if limited { Bits::LIMITED } else { Bits::NONE };
+        let slot = self.index.insert(&record, bits)?;
+        self.lists.push(subject, slot);
+        Ok(Some(Publication::Token(TokenId(*id))))
+    }
+
+    fn push_extra(&mut self, id: TokenId, subject: SubjectNo, terms: &Terms) -> Result<u32, ApplyError> {
+        let family = terms.family.map_or(0, |root| self.join_family(TokenId(root), id));
+        let extra = Extra {
+            subject,
+            not_before: Millis(terms.not_before_ms),
+            uses_max: terms.uses_max,
+            renewable_until: Seconds(terms.renewable_until_s),
+            family,
+            binding: terms.binding.map(Binding),
+        };
+        let number = self.index.push_extra(extra.to_words())?;
+        let uses_at = self.registry.uses_left.push(AtomicU32::new(terms.uses_max));
+        assert_eq!(uses_at, number as usize, "extra records and use counters are numbered alike");
+        Ok(number)
+    }
+
+    fn join_family(&mut self, root: TokenId, member: TokenId) -> u32 {
+        let family = self.names.family(&root).unwrap_or_else(|| {
+            let family =
+                u32::try_from(self.registry.families.push(root)).expect("fewer families than tokens");
+            self.names.insert_family(root, family);
+            family
+        });
+        self.members.entry(family).or_default().push(member);
+        family
+    }
+
+    fn fold_renewed(&mut self, id: &TokenId, expires_s: u32) -> Result<(), ApplyError> {
+        let Some(known) = self.known(id) else { return Ok(()) };
+        if known.entry.record.expires_s == expires_s {
+            return Ok(());
+        }
+        let subject = known.subject();
+        let record = Record { expires_s, ..known.entry.record };
+        if let Some(slot) = self.index.replace(&id.0, &record)? {
+            self.lists.push(subject, slot);
+        }
+        Ok(())
+    }
+
+    fn fold_consumed(&mut self, id: &TokenId, uses_left: u32) {
+        let Some(entry) = self.index.find(&id.0) else { return };
+        if let Link::Extra(number) = Link::from_bits(entry.record.link)
+            && let Some(counter) = self.registry.uses_left.get(number as usize)
+        {
+            // Only inspections read it beside the sequencer, and they need no order with anything else.
+            counter.store(uses_left, Ordering::Relaxed);
+        }
+        if uses_left == 0 {
+            self.index.mark(&id.0, Bits::SPENT);
+        }
+    }
+
+    fn fold_family_revoked(&mut self, root: &TokenId) {
+        self.index.mark(&root.0, Bits::REVOKED);
+        let members = self.names.family(root).and_then(|family| self.members.get(&family));
+        for member in members.into_iter().flatten() {
+            self.index.mark(&member.0, Bits::REVOKED);
+        }
+    }
+
+    fn kill_claim_sets(&mut self, which: impl Fn(&ClaimSet) -> bool) {
+        let matching: Vec<_> =
+            self.registry.claim_sets.iter().filter(|(_, set)| which(set)).map(|(at, _)| at).collect();
+        for at in matching {
+            self.kill_claim_set(ClaimsNo(u32::try_from(at).expect("claim sets are numbered in 32 bits")));
+        }
+    }
+
+    fn kill_claim_set(&mut self, number: ClaimsNo) {
+        let Some(set) = self.registry.claim_set(number) else { return };
+        set.kill();
+        self.names.forget_claim_set(&claims_key(set.tenant, set.client, &set.bytes));
+    }
+
+    fn fold_rights(
+        &mut self,
+        client: ClientNo,
+        tenant: TenantNo,
+        rights: u8,
+    ) -> Result<Publication, ApplyError> {
+        let rights = Rights::from_bits(rights).ok_or(ApplyError::Rights(rights))?;
+        known_number(client.0, self.registry.clients.count(), "client")?;
+        known_number(tenant.0, self.registry.tenants.count(), "tenant")?;
+        self.callers.entry(client).or_insert_with(|| Caller::new(client)).set(tenant, rights);
+        // Withdrawn at once; what is granted waits for its publication.
+        self.registry.update_caller(client, tenant, |published| published.common(rights));
+        Ok(Publication::Rights(client, tenant, rights))
+    }
+
+    /// Carries revokes by subject on by up to `budget` tokens; returns what the oldest one revoked in all once it is
+    /// finished. Whoever waits for revokes gets them in the order they were decided.
+    pub fn mark_step(&mut self, budget: usize) -> Option<u64> {
+        self.jobs.step(&self.lists, &mut self.index, budget)
+    }
+
+    /// Whether a revoke by subject is still being carried out.
+    #[must_use]
+    pub fn is_marking(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Tokens of the family of `root` beside it.
+    pub(super) fn family_members(&self, root: &TokenId) -> &[TokenId] {
+        self.names.family(root).and_then(|family| self.members.get(&family)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The root of the family that a token is in, itself if it is in none.
+    pub(super) fn family_root(&self, id: &TokenId, known: &Known<'_>) -> TokenId {
+        match known.extra.map(|extra| extra.family) {
+            None | Some(0) => *id,
+            Some(family) => self.registry.families.get(family as usize).copied().unwrap_or(*id),
+        }
+    }
+}
+
+/// Whether `number` is the next one, or one that is there already.
+fn is_new(number: u32, count: usize, what: &'static str) -> Result<bool, ApplyError> {
+    match (number as usize).cmp(&count) {
+        std::cmp::Ordering::Less => Ok(false),
+        std::cmp::Ordering::Equal => Ok(true),
+        std::cmp::Ordering::Greater => Err(ApplyError::Number(what, number)),
+    }
+}
+
+fn known_number(number: u32, count: usize, what: &'static str) -> Result<(), ApplyError> {
+    if (number as usize) < count { Ok(()) } else { Err(ApplyError::Number(what, number)) }
+}

@@ -1,0 +1,116 @@
+//! The state digest: one hash over everything the state means, equal after a replay.
+//!
+//! It runs over entries in the order of their ids, without slot numbers and without tokens that were dead at the last
+//! event's time: those may be reclaimed at any moment and mean nothing any more.
+
+use super::{Known, State};
+use crate::judge::cause_of_death;
+use crate::numbers::ClientNo;
+use crate::token::TokenId;
+use crate::verdict::Verdict;
+
+/// A hash under construction; texts go in with their length.
+struct Fields(blake3::Hasher);
+
+impl Fields {
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.number(bytes.len() as u64).0.update(bytes);
+        self
+    }
+}
+
+impl State {
+    /// The digest of this state. Takes time and memory in proportion to the tokens: for verification, not for
+    /// the hot path. Revokes still under way count as carried out.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut fields = Fields(blake3::Hasher::new());
+        fields.number(self.applied.0.0).number(self.applied.1.0);
+        self.digest_names(&mut fields);
+        self.digest_claim_sets(&mut fields);
+        self.digest_rights(&mut fields);
+        self.digest_keys(&mut fields);
+        self.digest_tokens(&mut fields);
+        *fields.0.finalize().as_bytes()
+    }
+
+    fn digest_names(&self, fields: &mut Fields) {
+        for (_, name) in &self.registry.tenants {
+            fields.bytes(name.as_bytes());
+        }
+        for (_, name) in &self.registry.clients {
+            fields.bytes(name.as_bytes());
+        }
+        fields.number(self.registry.subjects.count() as u64);
+        for (_, subject) in &self.registry.subjects {
+            fields.number(u64::from(subject.tenant.0));
+            fields.bytes(subject.name.as_deref().unwrap_or_default().as_bytes());
+        }
+    }
+
+    fn digest_claim_sets(&self, fields: &mut Fields) {
+        fields.number(self.registry.claim_sets.count() as u64);
+        for (_, set) in &self.registry.claim_sets {
+            fields.number(u64::from(set.tenant.0)).number(u64::from(set.client.0));
+            fields.number(u64::from(set.is_dead())).bytes(&set.bytes);
+        }
+    }
+
+    fn digest_rights(&self, fields: &mut Fields) {
+        let mut callers: Vec<_> = self.callers.iter().collect();
+        callers.sort_by_key(|(client, _)| **client);
+        for (ClientNo(client), caller) in callers {
+            for (tenant, rights) in caller.grants() {
+                fields
+                    .number(u64::from(*client))
+                    .number(u64::from(tenant.0))
+                    .number(u64::from(rights.bits()));
+            }
+        }
+    }
+
+    fn digest_keys(&self, fields: &mut Fields) {
+        let mut keys: Vec<_> = self.keys.iter_at(self.applied.1).collect();
+        keys.sort_by_key(|(scoped, _)| (scoped.client, scoped.key.0));
+        for (scoped, record) in keys {
+            fields.number(u64::from(scoped.client.0)).bytes(&scoped.key.0);
+            fields.number(record.at.0).bytes(&record.payload);
+            fields.bytes(format!("{:?}", record.outcome).as_bytes());
+        }
+    }
+
+    fn digest_tokens(&self, fields: &mut Fields) {
+        let mut ids = Vec::with_capacity(self.index.len());
+        self.index.for_each(|entry| ids.push(TokenId(entry.record.id)));
+        ids.sort_unstable();
+        for id in &ids {
+            let Some(known) = self.known(id) else { continue };
+            // What is decided and not published yet counts: a replay publishes everything.
+            let is_dead = cause_of_death(&known.facts(), self.applied.1)
+                .is_some_and(|cause| !matches!(cause, Verdict::NotYetValid | Verdict::Unknown));
+            if !is_dead {
+                self.digest_token(fields, id, &known);
+            }
+        }
+    }
+
+    fn digest_token(&self, fields: &mut Fields, id: &TokenId, known: &Known<'_>) {
+        let record = &known.entry.record;
+        fields.bytes(&id.0).bytes(&record.digest);
+        for number in [record.expires_s, record.issued_s, record.claims, known.subject().0] {
+            fields.number(u64::from(number));
+        }
+        fields.number(u64::from(self.uses_left(known)));
+        if let Some(extra) = &known.extra {
+            let root = self.registry.families.get(extra.family as usize).copied();
+            fields.number(extra.not_before.0).number(u64::from(extra.uses_max));
+            fields.number(u64::from(extra.renewable_until.0)).bytes(&root.map_or([0; 16], |root| root.0));
+            fields.bytes(extra.binding.as_ref().map_or(&[][..], |binding| &binding.0));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! From names to numbers: the sequencer's side of the registry.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
+
+use crate::numbers::{ClaimsNo, ClientNo, SubjectNo, TenantNo};
+use crate::registry::Registry;
+use crate::token::TokenId;
+
+/// Looks numbers up by name. Subject names, of which there are millions, are not held a second time: the table holds
+/// numbers and compares through the registry.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    tenants: HashMap<Box<str>, TenantNo>,
+    clients: HashMap<Box<str>, ClientNo>,
+    subjects: HashTable<SubjectNo>,
+    hasher: RandomState,
+    /// Live claim sets by [`claims_key`]; a dead one is forgotten, so that the next issue interns a new number.
+    claim_sets: HashMap<[u8; 32], ClaimsNo>,
+    families: HashMap<TokenId, u32>,
+}
+
+/// What makes two claim sets the same: tenant, client and canonical bytes.
+pub(super) fn claims_key(tenant: TenantNo, client: ClientNo, bytes: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&tenant.0.to_le_bytes()).update(&client.0.to_le_bytes()).update(bytes);
+    *hasher.finalize().as_bytes()
+}
+
+impl Names {
+    pub(super) fn tenant(&self, name: &str) -> Option<TenantNo> {
+        if name == crate::registry::EVERY_TENANT {
+            Some(TenantNo::EVERY)
+        } else {
+            self.tenants.get(name).copied()
+        }
+    }
+
+    pub(super) fn insert_tenant(&mut self, name: &str, tenant: TenantNo) {
+        self.tenants.insert(name.into(), tenant);
+    }
+
+    pub(super) fn client(&self, name: &str) -> Option<ClientNo> {
+        self.clients.get(name).copied()
+    }
+
+    pub(super) fn insert_client(&mut self, name: &str, client: ClientNo) {
+        self.clients.insert(name.into(), client);
+    }
+
+    pub(super) fn subject(&self, registry: &Registry, tenant: TenantNo, name: &str) -> Option<SubjectNo> {
+        let is_it = |number: &SubjectNo| {
+            registry
+                .subjects
+                .get(number.0 as usize)
+                .is_some_and(|subject| subject.tenant == tenant && subject.name.as_deref() == Some(name))
+        };
+        self.subjects.find(self.hasher.hash_one((tenant, name)), is_it).copied()
+    }
+
+    /// Makes a subject that lies in the registry findable.
+    pub(super) fn insert_subject(
+        &mut self,
+        registry: &Registry,
+        tenant: TenantNo,
+        name: &str,
+        number: SubjectNo,
+    ) {
+        let Self { subjects, hasher, .. } = self;
+        let rehash = |number: &SubjectNo| {
+            let subject = &registry.subjects[number.0 as usize];
+            hasher.hash_one((subject.tenant, subject.name.as_deref().unwrap_or_default()))
+        };
+        subjects.insert_unique(hasher.hash_one((tenant, name)), number, rehash);
+    }
+
+    pub(super) fn claim_set(&self, key: &[u8; 32]) -> Option<ClaimsNo> {
+        self.claim_sets.get(key).copied()
+    }
+
+    pub(super) fn insert_claim_set(&mut self, key: [u8; 32], claims: ClaimsNo) {
+        self.claim_sets.insert(key, claims);
+    }
+
+    pub(super) fn forget_claim_set(&mut self, key: &[u8; 32]) {
+        self.claim_sets.remove(key);
+    }
+
+    pub(super) fn family(&self, root: &TokenId) -> Option<u32> {
+        self.families.get(root).copied()
+    }
+
+    pub(super) fn insert_family(&mut self, root: TokenId, family: u32) {
+        self.families.insert(root, family);
+    }
+}

@@ -1,0 +1,221 @@
+//! The view: what readers ask for verdicts.
+//!
+//! A clone per shard. A validate takes no lock, queues nothing, writes nothing and never reads the log: index, slab and
+//! registry are all it looks at. It is the same judge that the sequencer asks, so both always agree.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jeton_index::{Candidate, Found, Pin, Reader};
+
+use crate::check::{Check, Checks};
+use crate::extra::{Extra, Link};
+use crate::inspection::Inspection;
+use crate::judge::{Facts, flags, judge, told};
+use crate::numbers::{ClaimsNo, TenantNo};
+use crate::registry::{ClaimSet, Registry};
+use crate::rights::{Caller, Rights};
+use crate::state::subject_of;
+use crate::time::{Millis, Seconds};
+use crate::token::{TokenId, digest_batch, digests_equal};
+use crate::verdict::{Answer, Verdict};
+
+/// Tokens that are looked up together: enough to keep the memory busy, few enough to stay in the first-level cache.
+const CHUNK_TOKENS: usize = 64;
+
+/// What readers see.
+#[derive(Clone, Debug)]
+pub struct View {
+    reader: Reader,
+    registry: Arc<Registry>,
+}
+
+/// Room for one chunk, reused so that a validate allocates nothing.
+struct Scratch {
+    digests: [[u8; 32]; CHUNK_TOKENS],
+    candidates: [Candidate; CHUNK_TOKENS],
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { digests: [[0; 32]; CHUNK_TOKENS], candidates: [Candidate::NOWHERE; CHUNK_TOKENS] })
+    };
+}
+
+/// A token that was found, with everything that belongs to it.
+struct Seen<'a> {
+    found: Found,
+    claims: &'a ClaimSet,
+    extra: Option<Extra>,
+}
+
+impl Seen<'_> {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            bits: self.found.state,
+            expires: Seconds(self.found.record.expires_s),
+            claims: self.claims,
+            extra: self.extra.as_ref(),
+        }
+    }
+}
+
+impl View {
+    /// A view of an index and a registry that belong together.
+    #[must_use]
+    pub fn new(reader: Reader, registry: Arc<Registry>) -> Self {
+        Self { reader, registry }
+    }
+
+    /// What the numbers in answers stand for.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Answers for `tokens` (16 bytes id, 16 bytes secret) at `now`, appended to `answers` in order.
+    ///
+    /// A token of a tenant in which the caller may not validate is answered as unknown.
+    pub fn validate(
+        &self,
+        caller: &Caller,
+        now: Millis,
+        tokens: &[[u8; 32]],
+        checks: Checks<'_>,
+        answers: &mut Vec<Answer>,
+    ) {
+        answers.reserve(tokens.len());
+        let pin = self.reader.pin();
+        SCRATCH.with_borrow_mut(|scratch| {
+            for (chunk_at, chunk) in tokens.chunks(CHUNK_TOKENS).enumerate() {
+                pin.prefetch(chunk.iter().map(id_of));
+                digest_batch(chunk, &mut scratch.digests); // while the cache lines are on their way
+                pin.locate(chunk.iter().map(id_of), &mut scratch.candidates);
+                for (at, token) in chunk.iter().enumerate() {
+                    let check = checks.at(chunk_at * CHUNK_TOKENS + at);
+                    let found = pin.resolve(id_of(token), &scratch.candidates[at]);
+                    answers.push(self.answer(&pin, caller, now, found, &scratch.digests[at], check));
+                }
+            }
+        });
+    }
+
+    #[inline]
+    fn answer(
+        &self,
+        pin: &Pin<'_>,
+        caller: &Caller,
+        now: Millis,
+        found: Option<Found>,
+        digest: &[u8; 32],
+        check: Option<&Check<'_>>,
+    ) -> Answer {
+        const DUMMY: [u8; 32] = [0; 32];
+        // An unknown token is compared with something too: the time tells nothing.
+        let is_right = digests_equal(digest, found.as_ref().map_or(&DUMMY, |found| &found.record.digest));
+        let Some(seen) = found.and_then(|found| self.complete(pin, found)) else {
+            return about_nothing(Verdict::Unknown, caller);
+        };
+        let tenant = seen.claims.tenant;
+        let Some(check) = check.filter(|_| caller.may(Rights::VALIDATE, tenant)) else {
+            return about_nothing(Verdict::Unknown, caller);
+        };
+        let may_inspect = caller.may(Rights::INSPECT, tenant);
+        if !is_right {
+            return told(Answer { verdict: Verdict::WrongSecret, ..Answer::default() }, may_inspect);
+        }
+        let facts = seen.facts();
+        let verdict = match judge(&facts, now, check) {
+            Verdict::ConsumeRequired if self.registry.log_failed() => Verdict::Unavailable,
+            verdict => verdict,
+        };
+        if verdict == Verdict::Unknown {
+            return about_nothing(Verdict::Unknown, caller); // issued, not yet durable
+        }
+        let answer = Answer {
+            verdict,
+            flags: flags(&facts),
+            seconds_left: facts.expires.left_after(now),
+            claims: ClaimsNo(seen.found.record.claims),
+            subject: subject_of(seen.found.record.link, seen.extra.as_ref()),
+        };
+        told(answer, may_inspect)
+    }
+
+    #[inline]
+    fn complete(&self, pin: &Pin<'_>, found: Found) -> Option<Seen<'_>> {
+        let claims = self.registry.claim_set(ClaimsNo(found.record.claims))?;
+        let extra = match Link::from_bits(found.record.link) {
+            Link::Subject(_) => None,
+            Link::Extra(number) => Some(Extra::from_words(&pin.extra(number)?)),
+        };
+        Some(Seen { found, claims, extra })
+    }
+
+    /// Everything that is known of a token, for callers who may inspect in its tenant.
+    #[must_use]
+    pub fn inspect(&self, caller: &Caller, now: Millis, id: &TokenId) -> Option<Inspection> {
+        let pin = self.reader.pin();
+        let seen = pin.lookup(&id.0).and_then(|found| self.complete(&pin, found))?;
+        if !caller.may(Rights::INSPECT, seen.claims.tenant) {
+            return None;
+        }
+        let extra = seen.extra.unwrap_or_default();
+        let record = &seen.found.record;
+        let subject = subject_of(record.link, seen.extra.as_ref());
+        let verdict = crate::judge::cause_of_death(&seen.facts(), now).unwrap_or(match extra.uses_max {
+            0 => Verdict::Valid,
+            _ => Verdict::ConsumeRequired,
+        });
+        Some(Inspection {
+            id: *id,
+            verdict,
+            tenant: self.registry.tenant_name(seen.claims.tenant).to_owned(),
+            subject: self.subject_name(subject),
+            subject_no: subject,
+            client: self.registry.client_name(seen.claims.client).to_owned(),
+            claims: ClaimsNo(record.claims),
+            issued: Seconds(record.issued_s),
+            not_before: extra.not_before,
+            expires: Seconds(record.expires_s),
+            renewable_until: (extra.renewable_until.0 > 0).then_some(extra.renewable_until),
+            uses: (extra.uses_max > 0).then(|| (extra.uses_max, self.uses_left(record.link))),
+            family: (extra.family > 0)
+                .then(|| self.registry.families.get(extra.family as usize).copied())
+                .flatten(),
+            bound: extra.binding.is_some(),
+        })
+    }
+
+    fn subject_name(&self, subject: crate::numbers::SubjectNo) -> Option<String> {
+        let record = self.registry.subjects.get(subject.0 as usize)?;
+        record.name.as_deref().map(str::to_owned)
+    }
+
+    fn uses_left(&self, link: u32) -> u32 {
+        match Link::from_bits(link) {
+            Link::Subject(_) => 0,
+            Link::Extra(number) => {
+                self.registry.uses_left.get(number as usize).map_or(0, |left| left.load(Ordering::Relaxed))
+            }
+        }
+    }
+
+    /// The tenant with this number by name; for figures and messages.
+    #[must_use]
+    pub fn tenant_name(&self, tenant: TenantNo) -> &str {
+        self.registry.tenant_name(tenant)
+    }
+}
+
+/// The id half of a token's bytes.
+#[inline]
+fn id_of(token: &[u8; 32]) -> &[u8; 16] {
+    token.first_chunk().expect("32 bytes begin with 16")
+}
+
+/// The answer about a token of which the caller can know nothing.
+fn about_nothing(verdict: Verdict, caller: &Caller) -> Answer {
+    told(Answer { verdict, ..Answer::default() }, caller.may_somewhere(Rights::INSPECT))
+}
