@@ -1,0 +1,249 @@
+//! The log on disk, in sled, hardened until it survived every power cut we could simulate (docs/DURABILITY.md).
+//!
+//! ```text
+//! <data>/LOCK                       held by whoever has the log open
+//! <data>/log/anchor                 how far the log came (anchor.rs)
+//! <data>/log/<first, 20 digits>/    one sled database for each segment (segment.rs)
+//! <data>/log/scratch-*/             copies being read; removed when they are no longer
+//! ```
+//!
+//! Only the last segment is ever opened in place, and only after a copy of it opened well and ended where the anchor
+//! says it must: opening a sled database cuts off what it takes for a torn tail, so opening a damaged one would destroy
+//! what there is left to repair. Everything else is read from copies. Nothing that is refused is changed.
+
+mod anchor;
+mod open;
+mod segment;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+pub use open::{OpenError, Options};
+pub(crate) use segment::BATCH_BYTES_MAX;
+
+use self::anchor::AnchorFile;
+use self::segment::{Segment, SegmentError, copy_dir, sync_dir};
+use crate::store::{
+    Anchor, AppendError, AppendKind, Damage, Durability, LogId, LogStore, Position, ReadError, Space,
+    StoredBatch, assert_append, end_of,
+};
+
+/// A log in sled segments below a data directory.
+pub struct SledStore {
+    /// `<data>/log`.
+    dir: PathBuf,
+    options: Options,
+    log_id: LogId,
+    /// Held for as long as this value lives.
+    _lock: File,
+    /// First sequence numbers of the segments, in order.
+    segments: Vec<u64>,
+    head: Position,
+    found: Option<Anchor>,
+    /// `None` if the log was opened to be read only.
+    live: Option<Live>,
+    scratch: Option<Scratch>,
+    poisoned: Option<String>,
+}
+
+/// What is needed to write.
+struct Live {
+    active: Segment,
+    anchor: AnchorFile,
+}
+
+/// A copy of a segment, open for reading. The segment is dropped before its directory.
+struct Scratch {
+    first: u64,
+    segment: Segment,
+    _dir: tempfile::TempDir,
+}
+
+impl std::fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SledStore({}, head {})", self.dir.display(), self.head.sequence)
+    }
+}
+
+impl SledStore {
+    fn segment_path(&self, first: u64) -> PathBuf {
+        self.dir.join(format!("{first:020}"))
+    }
+
+    /// The start of the segment that would hold `sequence`.
+    fn segment_of(&self, sequence: u64) -> Option<u64> {
+        self.segments.iter().rev().find(|first| **first <= sequence).copied()
+    }
+
+    /// A copy of a segment, kept until another one is asked for.
+    fn scratch(&mut self, first: u64) -> Result<&Segment, SegmentError> {
+        if self.scratch.as_ref().is_none_or(|scratch| scratch.first != first) {
+            self.scratch = None; // one at a time: this frees the other's space first
+            self.scratch = Some(Scratch::of(self.segment_path(first), first, &self.dir, &self.options)?);
+        }
+        Ok(&self.scratch.as_ref().expect("it was made a moment ago").segment)
+    }
+
+    /// Closes the active segment and begins another one behind it, if it has grown to its size (point 5).
+    fn rotate(&mut self) -> Result<(), SegmentError> {
+        let next = self.head.sequence + 1;
+        let path = self.segment_path(next);
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if live.active.bytes() < self.options.segment_bytes || self.segments.last() == Some(&next) {
+            return Ok(());
+        }
+        live.anchor.sync()?;
+        // If we die after this line, the next start finds an empty segment and goes on in the one before.
+        live.active = Segment::open(&path, self.options.cache_bytes)?;
+        sync_dir(&self.dir)?;
+        self.segments.push(next);
+        Ok(())
+    }
+
+    fn write(&mut self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
+        self.rotate()?;
+        let end = end_of(batches);
+        let live =
+            self.live.as_mut().ok_or_else(|| SegmentError::Damaged("opened to be read only".to_owned()))?;
+        live.active.commit(batches)?;
+        // The log is durable; if we die before the anchor is written, the log is only longer than its anchor says.
+        live.anchor.write(self.log_id, end)?;
+        self.head = end;
+        Ok(())
+    }
+
+    fn poison(&mut self, error: &SegmentError) -> AppendError {
+        let reason = error.to_string();
+        tracing::error!(reason, "the log failed: nothing more is written until it is opened anew");
+        self.poisoned = Some(reason.clone());
+        AppendError::Indeterminate(reason)
+    }
+
+    fn check_space(&self, kind: AppendKind) -> Result<(), AppendError> {
+        let needed = match kind {
+            AppendKind::Ordinary => self.options.space_reserve,
+            AppendKind::Essential => self.options.space_hard,
+        };
+        match self.space() {
+            Some(Space { free, .. }) if free < needed => Err(AppendError::Full { free, needed }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Scratch {
+    fn of(path: PathBuf, first: u64, near: &PathBuf, options: &Options) -> Result<Self, SegmentError> {
+        // Beside the log if we may write there, since it may be large; elsewhere if not.
+        let mut builder = tempfile::Builder::new();
+        let dir = builder.prefix("scratch-").tempdir_in(near).or_else(|_| tempfile::tempdir())?;
+        let copy = dir.path().join("segment");
+        copy_dir(&path, &copy)?;
+        Ok(Self { first, segment: Segment::open(&copy, options.cache_bytes)?, _dir: dir })
+    }
+}
+
+impl LogStore for SledStore {
+    fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    fn head(&self) -> Position {
+        self.head
+    }
+
+    fn first(&self) -> u64 {
+        self.segments.first().copied().unwrap_or(self.head.sequence + 1)
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        self.found
+    }
+
+    fn append(
+        &mut self,
+        expected: Position,
+        batches: &[StoredBatch],
+        kind: AppendKind,
+    ) -> Result<Position, AppendError> {
+        assert_append(expected, batches, BATCH_BYTES_MAX);
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned(reason.clone()));
+        }
+        if self.head != expected {
+            return Err(AppendError::Conflict { head: self.head });
+        }
+        self.check_space(kind)?;
+        match self.write(batches) {
+            Ok(()) => Ok(self.head),
+            Err(error) => Err(self.poison(&error)),
+        }
+    }
+
+    fn read_from(&mut self, sequence: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+        let first = self.first();
+        if sequence < first {
+            return Err(ReadError::Trimmed { first });
+        }
+        if sequence > self.head.sequence {
+            return Ok(Vec::new());
+        }
+        let damaged = |reason: String| ReadError::Damaged(Damage { first_broken: sequence, reason });
+        let segment = self.segment_of(sequence).unwrap_or(first);
+        let is_active = self.segments.last() == Some(&segment);
+        let read = match &self.live {
+            Some(live) if is_active => live.active.read_from(sequence, bytes_max),
+            _ => self.scratch(segment).and_then(|segment| segment.read_from(sequence, bytes_max)),
+        };
+        let mut batches = read.map_err(|error| match error {
+            SegmentError::Io(error) => ReadError::Io(error.to_string()),
+            other => damaged(other.to_string()),
+        })?;
+        // What does not follow on is left for the next read to complain of.
+        let follow = batches.windows(2).take_while(|pair| pair[1].first == pair[0].last + 1).count();
+        batches.truncate(follow + 1);
+        match batches.first() {
+            Some(batch) if (batch.first..=batch.last).contains(&sequence) => Ok(batches),
+            _ => Err(damaged("no batch holds it".to_owned())),
+        }
+    }
+
+    fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {
+        // A segment goes when the next one begins at or before the given number; the active one never does.
+        while self.live.is_some() && self.segments.get(1).is_some_and(|next| *next <= sequence) {
+            let first = self.segments[0];
+            self.scratch.take_if(|scratch| scratch.first == first);
+            let path = self.segment_path(first);
+            fs::remove_dir_all(&path)
+                .and_then(|()| sync_dir(&self.dir))
+                .map_err(|e| ReadError::Io(e.to_string()))?;
+            self.segments.remove(0);
+        }
+        Ok(self.first())
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
+
+    fn max_batch_bytes(&self) -> usize {
+        BATCH_BYTES_MAX
+    }
+
+    fn space(&self) -> Option<Space> {
+        let stat = rustix::fs::statvfs(&self.dir).ok()?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Some(Space { free, reserve: self.options.space_reserve })
+    }
+
+    fn sync_anchor(&mut self) -> Result<(), AppendError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned(reason.clone()));
+        }
+        let synced = self.live.as_ref().map_or(Ok(()), |live| live.anchor.sync());
+        synced.map_err(|error| self.poison(&error.into()))
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), AppendError> {
+        self.sync_anchor()
+    }
+}

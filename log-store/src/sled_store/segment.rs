@@ -1,0 +1,268 @@
+//! One sled database: a segment of the log. The only file that names sled.
+//!
+//! The points are those of docs/DURABILITY.md, where each is argued with the failure that taught it.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::store::{Position, StoredBatch};
+
+/// How long sled may take to open a segment: it can hang on damaged data (point 7).
+const OPEN_PATIENCE: Duration = Duration::from_secs(120);
+/// Before a batch's bytes: its last sequence number u64 little-endian and its chain hash.
+const ENVELOPE_BYTES: usize = 8 + 32;
+/// The largest value: larger ones spill into files that sled never syncs (point 2).
+const VALUE_BYTES_MAX: usize = 7 * 1024;
+/// The largest batch.
+pub(crate) const BATCH_BYTES_MAX: usize = VALUE_BYTES_MAX - ENVELOPE_BYTES;
+
+/// An open segment.
+pub(super) struct Segment {
+    db: sled::Db,
+    /// Our own descriptor of sled's file: its `flush` is not durable by itself (point 1).
+    file: File,
+    path: PathBuf,
+}
+
+/// Why a segment does not open or answer: sled's words, or its panic.
+#[derive(Debug)]
+pub(super) enum SegmentError {
+    /// The system refused.
+    Io(io::Error),
+    /// sled found its files damaged.
+    Damaged(String),
+    /// sled did not come back.
+    Stalled,
+}
+
+impl From<io::Error> for SegmentError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl std::fmt::Display for SegmentError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Damaged(what) => write!(f, "the stored data is damaged ({what})"),
+            Self::Stalled => write!(f, "the store did not open within {} s", OPEN_PATIENCE.as_secs()),
+        }
+    }
+}
+
+fn from_sled(error: sled::Error) -> SegmentError {
+    match error {
+        sled::Error::Io(error) => SegmentError::Io(error),
+        other => SegmentError::Damaged(first_line(&other.to_string())),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+/// Runs a call into sled; a panic on damaged data becomes an error (point 7).
+fn guarded<R>(call: impl FnOnce() -> Result<R, sled::Error>) -> Result<R, SegmentError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(from_sled),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            Err(SegmentError::Damaged(first_line(message)))
+        }
+    }
+}
+
+fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, SegmentError> {
+    let (send, receive) = mpsc::channel();
+    let path = path.to_owned();
+    // A thread of its own, so that a hang inside sled is noticed; if it hangs, the thread is left behind.
+    std::thread::Builder::new().name("jeton-log-open".to_owned()).spawn(move || {
+        let config = sled::Config::new()
+            .path(path)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None) // point 4: flushed by each commit, never behind its back
+            .cache_capacity(cache_bytes); // point 4: real use is up to ten times this
+        let _ = send.send(guarded(|| config.open()));
+    })?;
+    receive.recv_timeout(OPEN_PATIENCE).map_err(|_| SegmentError::Stalled)?
+}
+
+fn is_sled_snapshot(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap."))
+}
+
+fn remove_files(dir: &Path, which: impl Fn(&Path) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if which(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a segment's files; sled keeps no deeper folders than `blobs`, which stays empty.
+pub(super) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl Segment {
+    /// Opens the segment in `path`, which is made if it is missing, and syncs what sled made (point 3).
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, SegmentError> {
+        fs::create_dir_all(path)?;
+        // Point 3: left over from a crash inside sled; it would trip over them.
+        remove_files(path, |file| {
+            is_sled_snapshot(file) && file.extension().is_some_and(|extension| extension == "generating")
+        })?;
+        let db = match open_sled(path, cache_bytes) {
+            Err(SegmentError::Damaged(what)) => Self::retry_without_snapshots(path, cache_bytes, what)?,
+            opened => opened?,
+        };
+        let file = File::options().read(true).write(true).open(path.join("db"))?;
+        // If we die before these, the directory holds nothing that was ever acknowledged.
+        file.sync_all()?;
+        let conf = path.join("conf");
+        if conf.exists() {
+            File::open(conf)?.sync_all()?;
+        }
+        sync_dir(path)?;
+        path.parent().map_or(Ok(()), sync_dir)?;
+        let segment = Self { db, file, path: path.to_owned() };
+        segment.assert_no_blobs()?;
+        Ok(segment)
+    }
+
+    /// Point 3: sled's own snapshots are a shortcut over its log. If one is damaged the log alone recovers fully; a
+    /// copy of the directory is kept aside, once.
+    fn retry_without_snapshots(
+        path: &Path,
+        cache_bytes: u64,
+        what: String,
+    ) -> Result<sled::Db, SegmentError> {
+        let has_snapshots =
+            fs::read_dir(path)?.filter_map(Result::ok).any(|entry| is_sled_snapshot(&entry.path()));
+        if !has_snapshots {
+            return Err(SegmentError::Damaged(what));
+        }
+        let aside = path.with_extension("damaged");
+        if !aside.exists() {
+            copy_dir(path, &aside)?;
+        }
+        tracing::warn!(segment = %path.display(), copy = %aside.display(), what, "opening without sled's snapshots");
+        remove_files(path, is_sled_snapshot)?;
+        open_sled(path, cache_bytes)
+    }
+
+    /// Appends batches in one atomic step and makes them durable.
+    pub(super) fn commit(&self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
+        let mut commit = sled::Batch::default();
+        for batch in batches {
+            let mut value = Vec::with_capacity(ENVELOPE_BYTES + batch.bytes.len());
+            value.extend_from_slice(&batch.last.to_le_bytes());
+            value.extend_from_slice(&batch.chain);
+            value.extend_from_slice(&batch.bytes);
+            commit.insert(&batch.first.to_be_bytes(), value);
+        }
+        // If we die here, nothing of the commit is on disk, and nobody was told.
+        guarded(|| self.db.apply_batch(commit))?;
+        guarded(|| self.db.flush())?;
+        // If we die here, all of it or nothing may be there after power loss: sled has handed it to the system.
+        self.file.sync_data()?;
+        // From here on it is there, whatever happens.
+        self.assert_no_blobs()
+    }
+
+    /// Point 2: nothing may lie in files that sled does not sync.
+    fn assert_no_blobs(&self) -> Result<(), SegmentError> {
+        match fs::read_dir(self.path.join("blobs")) {
+            Ok(mut blobs) => match blobs.next() {
+                Some(_) => Err(SegmentError::Damaged("a blob file appeared".to_owned())),
+                None => Ok(()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where the segment ends; `None` if it holds nothing.
+    pub(super) fn head(&self) -> Result<Option<Position>, SegmentError> {
+        match guarded(|| self.db.last())? {
+            None => Ok(None),
+            Some((key, value)) => {
+                let batch = decode(&key, &value)?;
+                Ok(Some(Position { sequence: batch.last, chain: batch.chain }))
+            }
+        }
+    }
+
+    /// Batches from the one that holds `sequence` on, as far as `bytes_max` goes, and at least one if there is one.
+    /// A bounded range each time: one iterator over all would keep all it read (point 4).
+    pub(super) fn read_from(
+        &self,
+        sequence: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredBatch>, SegmentError> {
+        let from = guarded(|| self.db.range(..=sequence.to_be_bytes()).next_back().transpose())?;
+        let start = from.map_or(sequence.to_be_bytes().to_vec(), |(key, _)| key.to_vec());
+        let mut read: Vec<StoredBatch> = Vec::new();
+        let mut bytes = 0;
+        let mut range = self.db.range(start..);
+        // Damage behind a good batch ends the page; the next read begins with it and says so.
+        loop {
+            match guarded(|| range.next().transpose()) {
+                Err(error) if read.is_empty() => return Err(error),
+                Err(_) | Ok(None) => return Ok(read),
+                Ok(Some((key, value))) => {
+                    let batch = match decode(&key, &value) {
+                        Err(error) if read.is_empty() => return Err(error),
+                        Err(_) => return Ok(read),
+                        Ok(batch) => batch,
+                    };
+                    bytes += batch.bytes.len();
+                    if !read.is_empty() && bytes > bytes_max {
+                        return Ok(read);
+                    }
+                    if batch.last >= sequence {
+                        read.push(batch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Bytes of sled's file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Result<StoredBatch, SegmentError> {
+    let parts = (|| {
+        let first = u64::from_be_bytes(key.try_into().ok()?);
+        let (last, rest) = value.split_first_chunk::<8>()?;
+        let (chain, bytes) = rest.split_first_chunk::<32>()?;
+        let last = u64::from_le_bytes(*last);
+        (last >= first).then(|| StoredBatch { first, last, chain: *chain, bytes: bytes.to_vec() })
+    })();
+    parts.ok_or_else(|| SegmentError::Damaged("an entry has no envelope".to_owned()))
+}

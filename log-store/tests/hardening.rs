@@ -1,0 +1,195 @@
+//! The sled store where sled alone would not do: each test a point of docs/DURABILITY.md.
+
+use std::fs;
+use std::path::Path;
+
+use jeton_log_store::conformance::batch_after;
+use jeton_log_store::{AppendError, AppendKind, Damage, LogStore, OpenError, Options, ReadError, SledStore};
+
+const OPTIONS: Options =
+    Options { segment_bytes: 256 << 20, cache_bytes: 16 << 20, space_reserve: 0, space_hard: 0 };
+
+fn open(dir: &Path) -> Result<SledStore, OpenError> {
+    SledStore::open(dir, OPTIONS, [5; 16])
+}
+
+fn fill(store: &mut SledStore, commits: u64) {
+    for _ in 0..commits {
+        let head = store.head();
+        store.append(head, &[batch_after(head.sequence, 3, 400)], AppendKind::Ordinary).unwrap();
+    }
+}
+
+fn filled(dir: &Path, commits: u64) {
+    let mut store = open(dir).unwrap();
+    fill(&mut store, commits);
+    Box::new(store).close().unwrap();
+}
+
+fn segment(dir: &Path) -> std::path::PathBuf {
+    dir.join("log").join(format!("{:020}", 1))
+}
+
+/// Every file below a directory with its bytes.
+fn contents(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { dirs.push(path) } else { all.push((path.clone(), fs::read(path).unwrap())) }
+        }
+    }
+    all.sort();
+    all.retain(|(path, _)| !path.ends_with("LOCK"));
+    all
+}
+
+#[test]
+fn a_second_opener_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path()).unwrap();
+    for second in [open(dir.path()), SledStore::open_read_only(dir.path(), OPTIONS)] {
+        let message = second.unwrap_err().to_string();
+        assert!(message.contains(&format!("in use by process {}", std::process::id())), "{message}");
+    }
+}
+
+#[test]
+fn reading_only_changes_nothing_and_needs_a_log() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(SledStore::open_read_only(dir.path(), OPTIONS), Err(OpenError::Missing { .. })));
+    filled(dir.path(), 20);
+    let before = contents(dir.path());
+    let mut store = SledStore::open_read_only(dir.path(), OPTIONS).unwrap();
+    assert_eq!(store.read_from(1, 1 << 20).unwrap().len(), 20);
+    let head = store.head();
+    let append = store.append(head, &[batch_after(60, 1, 1)], AppendKind::Essential);
+    assert!(matches!(append, Err(AppendError::Indeterminate(_))));
+    drop(store);
+    assert_eq!(contents(dir.path()), before);
+}
+
+#[test]
+fn a_log_that_lost_its_tail_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3);
+    let early = tempfile::tempdir().unwrap();
+    for (path, bytes) in contents(&segment(dir.path())) {
+        fs::write(early.path().join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    filled(dir.path(), 2);
+    fs::remove_dir_all(segment(dir.path())).unwrap();
+    fs::create_dir(segment(dir.path())).unwrap();
+    for (path, bytes) in contents(early.path()) {
+        fs::write(segment(dir.path()).join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let before = contents(dir.path());
+    for refused in [open(dir.path()), SledStore::open_read_only(dir.path(), OPTIONS)] {
+        match refused {
+            Err(OpenError::Damaged(Damage { first_broken, reason })) => {
+                assert_eq!(first_broken, 10);
+                assert_eq!(reason, "the log ends at 9, but its anchor says that it reached 15");
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+    assert_eq!(contents(dir.path()), before);
+}
+
+#[test]
+fn a_log_without_its_anchor_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3);
+    fs::remove_file(dir.path().join("log/anchor")).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::AnchorLost { events: 9, .. })));
+    fs::write(dir.path().join("log/anchor"), [1; 8192]).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::AnchorLost { events: 9, .. })));
+}
+
+/// Reads the whole log; the number of events read, or what is wrong.
+fn read_through(dir: &Path) -> Result<u64, String> {
+    let mut store = SledStore::open_read_only(dir, OPTIONS).map_err(|error| error.to_string())?;
+    let mut next = 1;
+    loop {
+        let page = store.read_from(next, 10_000).map_err(|error| error.to_string())?;
+        match page.last() {
+            None => return Ok(next - 1),
+            Some(last) => next = last.last + 1,
+        }
+    }
+}
+
+#[test]
+fn a_byte_changed_in_the_segment_is_refused_by_number_or_without_effect_and_never_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 30);
+    let db = segment(dir.path()).join("db");
+    let whole = fs::read(&db).unwrap();
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let (mut refused, mut harmless) = (0, 0);
+    for at in (0..used).step_by(used / 40) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x20;
+        fs::write(&db, &bytes).unwrap();
+        let before = contents(dir.path());
+        match read_through(dir.path()) {
+            Ok(90) => harmless += 1,
+            Ok(other) => panic!("byte {at}: {other} events read without a word"),
+            Err(message) => {
+                assert!(message.contains("broken at sequence number"), "byte {at}: {message}");
+                refused += 1;
+            }
+        }
+        assert_eq!(contents(dir.path()), before, "byte {at}");
+    }
+    assert!(refused > 0, "{refused} refused, {harmless} without effect");
+}
+
+#[test]
+fn a_crash_between_commits_loses_nothing_and_leftovers_are_cleared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    fill(&mut store, 5);
+    let image = tempfile::tempdir().unwrap();
+    for (path, bytes) in contents(dir.path()) {
+        let to = image.path().join(path.strip_prefix(dir.path()).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to, bytes).unwrap();
+    }
+    fs::write(segment(image.path()).join("snap.00000000000000FF.generating"), b"cut short").unwrap();
+    fs::create_dir(image.path().join("log/scratch-old")).unwrap();
+    fs::create_dir(image.path().join("log").join(format!("{:020}", 16))).unwrap();
+    let mut after = open(image.path()).unwrap();
+    assert_eq!(after.head().sequence, 15);
+    fill(&mut after, 1);
+    assert!(!image.path().join("log/scratch-old").exists());
+}
+
+#[test]
+fn old_segments_go_as_wholes_and_the_rest_is_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 1, ..OPTIONS };
+    let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+    fill(&mut store, 4);
+    assert_eq!(store.trim_before(8), Ok(7));
+    assert_eq!(store.read_from(3, 100), Err(ReadError::Trimmed { first: 7 }));
+    assert_eq!(store.read_from(7, 100).unwrap()[0].first, 7);
+    drop(store);
+    assert_eq!(SledStore::open(dir.path(), options, [5; 16]).unwrap().first(), 7);
+}
+
+#[test]
+fn a_nearly_full_disk_takes_revokes_and_a_full_one_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let append = |reserve, hard, kind| {
+        let options = Options { space_reserve: reserve, space_hard: hard, ..OPTIONS };
+        let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+        let head = store.head();
+        store.append(head, &[batch_after(head.sequence, 1, 10)], kind).map(drop)
+    };
+    assert_eq!(append(0, 0, AppendKind::Ordinary), Ok(()));
+    assert!(matches!(append(u64::MAX, 0, AppendKind::Ordinary), Err(AppendError::Full { .. })));
+    assert_eq!(append(u64::MAX, 0, AppendKind::Essential), Ok(()));
+    assert!(matches!(append(u64::MAX, u64::MAX, AppendKind::Essential), Err(AppendError::Full { .. })));
+}
