@@ -50,7 +50,8 @@ fn read_all(store: &mut dyn LogStore, bytes_max: usize) -> Vec<StoredBatch> {
 /// # Panics
 /// If the store does not conform; the message names the rule.
 pub fn run<F: Fixture>(make: impl Fn() -> F) {
-    let cases: [(&str, fn(&mut dyn Fixture)); 7] = [
+    type Case = fn(&mut dyn Fixture);
+    let cases: [(&str, Case); 7] = [
         ("a new log is empty", a_new_log_is_empty),
         ("what was appended is read back in order", what_was_appended_is_read_back),
         ("a read starts with the batch that holds the number", a_read_starts_inside_a_batch),

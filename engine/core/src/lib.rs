@@ -28,3 +28,13 @@ pub mod time;
 pub mod token;
 pub mod verdict;
 pub mod view;
+
+pub use jeton_index::IndexError;
+
+/// The first 16 bytes of a blake3 hash: to compare by eye what two machines hold.
+#[must_use]
+pub fn fingerprint(bytes: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+    short
+}

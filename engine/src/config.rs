@@ -1,0 +1,192 @@
+//! Configuration: defaults, then a TOML file, then environment variables `JETON_...`, then flags.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+/// Where a server listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7878";
+
+/// Everything a server can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The data directory.
+    pub data: PathBuf,
+    /// How many cores to serve on; all that the process may use if not set.
+    pub cores: Option<NonZeroUsize>,
+    /// Tokens to have room for from the start.
+    pub tokens_initial: usize,
+    /// The most tokens to hold.
+    pub tokens_max: u32,
+    /// Connections to hold on each core.
+    pub connections_max: usize,
+    /// Listen on other addresses than loopback although the authority is the development one.
+    pub allow_development_authority: bool,
+    /// A log segment that has grown to so many MiB is followed by a new one.
+    pub segment_mib: u64,
+    /// With fewer MiB free on the log's disk only revokes are taken.
+    pub space_reserve_mib: u64,
+    /// With fewer MiB free nothing is written.
+    pub space_hard_mib: u64,
+    /// How many hours the wall clock may be ahead of the last event before it is doubted.
+    pub clock_jump_max_hours: u64,
+    /// Whether the network carries jumbo frames.
+    pub large_datagrams: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN.parse().expect("the default address is one"),
+            data: default_data(),
+            cores: None,
+            tokens_initial: 1 << 16,
+            tokens_max: 100_000_000,
+            connections_max: 16_384,
+            allow_development_authority: false,
+            segment_mib: 256,
+            space_reserve_mib: 128,
+            space_hard_mib: 16,
+            clock_jump_max_hours: 366 * 24,
+            large_datagrams: false,
+        }
+    }
+}
+
+/// The data directory of this user: `$XDG_DATA_HOME/jeton`, `~/.local/share/jeton`, or `/var/lib/jeton` without a home.
+#[must_use]
+pub fn default_data() -> PathBuf {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    of("XDG_DATA_HOME")
+        .or_else(|| of("HOME").map(|home| home.join(".local/share")))
+        .map_or_else(|| PathBuf::from("/var/lib/jeton"), |base| base.join("jeton"))
+}
+
+impl ServerConfig {
+    /// Reads file and environment, and lays the flags given over them.
+    ///
+    /// # Errors
+    /// A message that names the setting, where it came from and what is wrong.
+    pub fn load(file: Option<&Path>, flags: impl Serialize) -> Result<Self, String> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(format!("{}: there is no such file", file.display()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        // What the client commands read is not the server's.
+        let env = Env::prefixed("JETON_").ignore(&["connect", "identity", "log"]);
+        let config: Self =
+            figment.merge(env).merge(Serialized::defaults(flags)).extract().map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let rules = [
+            (self.segment_mib >= 1, "segment_mib: a segment has at least 1 MiB"),
+            (self.space_hard_mib <= self.space_reserve_mib, "space_hard_mib: it cannot exceed space_reserve_mib"),
+            (self.tokens_max >= 1_000, "tokens_max: at least 1,000"),
+            (self.tokens_max < i32::MAX as u32, "tokens_max: below 2^31 - 1"),
+            (self.tokens_initial <= self.tokens_max as usize, "tokens_initial: it cannot exceed tokens_max"),
+            (self.connections_max >= 1, "connections_max: at least 1"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(rule.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// The configuration as a file with comments.
+    #[must_use]
+    pub fn to_commented_toml(&self) -> String {
+        let cores = self.cores.map_or_else(|| "# cores = 2".to_owned(), |cores| format!("cores = {cores}"));
+        let data = toml_text(&self.data.to_string_lossy());
+        format!(
+            "# Jeton server. Each setting can also be given as JETON_<NAME> in the environment, or as a flag;\n\
+             # a flag wins over the environment, the environment over this file.\n\n\
+             # Where to listen (UDP). Other than loopback needs an authority of your own, or\n\
+             # allow_development_authority.\n\
+             listen = \"{}\"\n\
+             # Log, certificates, and the address of the running server.\n\
+             data = {data}\n\
+             # Cores to serve on; all that the process may use if not set.\n\
+             {cores}\n\n\
+             # Tokens to have room for from the start, and at most (issued and renewed in one run).\n\
+             tokens_initial = {}\n\
+             tokens_max = {}\n\n\
+             # Connections on each core.\n\
+             connections_max = {}\n\
+             # Listen beyond loopback with the development authority.\n\
+             allow_development_authority = {}\n\
+             # Datagrams of up to 8,900 bytes: for networks with jumbo frames.\n\
+             large_datagrams = {}\n\n\
+             # The log: size of a segment, and the free space below which only revokes, or nothing, is written.\n\
+             segment_mib = {}\n\
+             space_reserve_mib = {}\n\
+             space_hard_mib = {}\n\n\
+             # How far ahead of the last event the wall clock may be at a start before it is doubted.\n\
+             clock_jump_max_hours = {}\n",
+            self.listen,
+            self.tokens_initial,
+            self.tokens_max,
+            self.connections_max,
+            self.allow_development_authority,
+            self.large_datagrams,
+            self.segment_mib,
+            self.space_reserve_mib,
+            self.space_hard_mib,
+            self.clock_jump_max_hours,
+        )
+    }
+}
+
+/// A TOML basic string.
+fn toml_text(text: &str) -> String {
+    // JSON's escapes are a subset of TOML's.
+    serde_json::to_string(text).expect("a string is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct NoFlags {}
+
+    #[test]
+    fn the_printed_configuration_reads_back_as_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jeton.toml");
+        let config = ServerConfig { cores: NonZeroUsize::new(3), tokens_max: 5_000_000, ..ServerConfig::default() };
+        std::fs::write(&path, config.to_commented_toml()).unwrap();
+        assert_eq!(ServerConfig::load(Some(&path), NoFlags {}), Ok(config));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jeton.toml");
+        for (content, words) in [
+            ("listen = \"nowhere\"", "listen"),
+            ("listen = \"127.0.0.1:1\"", "listen"),
+            ("tokens_max = 5", "tokens_max"),
+            ("space_hard_mib = 500", "space_hard_mib"),
+            ("cores = 0", "cores"),
+            ("listen = ", "TOML"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let message = ServerConfig::load(Some(&path), NoFlags {}).unwrap_err();
+            assert!(message.contains(words), "{content}: {message}");
+        }
+        assert!(ServerConfig::load(Some(Path::new("/nowhere.toml")), NoFlags {}).unwrap_err().contains("no such file"));
+    }
+}

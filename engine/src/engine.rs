@@ -1,0 +1,182 @@
+//! The engine without any network: a log, the sequencer's thread, the log writer's thread and the view.
+
+mod doors;
+mod open;
+mod sequencer_thread;
+mod writer_thread;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, bounded};
+use jeton_core::command::Submission;
+use jeton_core::numbers::Sequence;
+use jeton_core::outcome::Reply;
+use jeton_core::state::StateConfig;
+use jeton_core::view::View;
+use jeton_net::doors::{DoorReply, QueueFull, Ticket};
+use jeton_net::server::ReplyQueue;
+
+pub use doors::{DoorMaker, Doors};
+pub use open::OpenError;
+use writer_thread::WriterInput;
+
+use crate::clock::Clock;
+
+/// Commands waiting for the sequencer; past that they are refused as busy.
+const COMMANDS_MAX: usize = 1 << 16;
+/// Reads of the log waiting for its thread.
+const LOG_READS_MAX: usize = 1_024;
+
+/// How an engine is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Room for tokens.
+    pub state: StateConfig,
+    /// How far the wall clock may be ahead of the last event before it is doubted, in milliseconds.
+    pub clock_jump_max_ms: u64,
+    /// Believe the wall clock whatever it says.
+    pub accept_clock: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { state: StateConfig::default(), clock_jump_max_ms: 366 * 24 * 3_600_000, accept_clock: false }
+    }
+}
+
+/// Where an answer goes.
+#[derive(Clone, Debug)]
+pub enum ReplyTo {
+    /// To a shard, by ticket.
+    Shard(ReplyQueue, Ticket),
+    /// To whoever waits at the other end.
+    Channel(Sender<DoorReply>),
+}
+
+impl ReplyTo {
+    fn send(&self, reply: DoorReply) {
+        match self {
+            Self::Shard(queue, ticket) => queue.push(*ticket, reply),
+            Self::Channel(sender) => drop(sender.try_send(reply)), // nobody waits any more
+        }
+    }
+
+    fn ring(&self) {
+        if let Self::Shard(queue, _) = self {
+            queue.ring();
+        }
+    }
+}
+
+/// A command on its way to the sequencer.
+struct Command {
+    reply_to: ReplyTo,
+    submission: Submission,
+}
+
+/// Figures that the threads write and [`Doors`] tell.
+#[derive(Debug, Default)]
+struct Figures {
+    tokens: std::sync::atomic::AtomicU64,
+    memory_bytes: std::sync::atomic::AtomicU64,
+    subjects: std::sync::atomic::AtomicU64,
+    assigned: std::sync::atomic::AtomicU64,
+    durable: std::sync::atomic::AtomicU64,
+    commits: std::sync::atomic::AtomicU64,
+    commit_ns: std::sync::atomic::AtomicU64,
+    log_bytes: std::sync::atomic::AtomicU64,
+}
+
+/// An open engine. Dropping it without [`Engine::stop`] loses nothing acknowledged; it only skips the tidying up.
+pub struct Engine {
+    view: View,
+    clock: Clock,
+    commands: Sender<Command>,
+    stop: Sender<()>,
+    writer: Sender<WriterInput>,
+    figures: Arc<Figures>,
+    sequencer_thread: JoinHandle<()>,
+    writer_thread: JoinHandle<Result<(), String>>,
+}
+
+/// Why an engine did not stop in order.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The log did not close.
+    #[error("the log did not close in order: {0}")]
+    Log(String),
+    /// A thread panicked.
+    #[error("the {0} thread panicked")]
+    Panicked(&'static str),
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl Engine {
+    /// What answers validates.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Its time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The last event that answers rest on.
+    #[must_use]
+    pub fn published(&self) -> Sequence {
+        self.view.registry().published()
+    }
+
+    /// Hands a command over and waits for its answer.
+    ///
+    /// # Errors
+    /// [`QueueFull`] if there is no room for it, or the engine is gone.
+    pub fn call(&self, submission: Submission) -> Result<Reply, QueueFull> {
+        let (sender, receiver) = bounded(1);
+        let command = Command { reply_to: ReplyTo::Channel(sender), submission };
+        self.commands.try_send(command).map_err(|_| QueueFull)?;
+        match receiver.recv() {
+            Ok(DoorReply::Command(reply)) => Ok(reply),
+            _ => Err(QueueFull),
+        }
+    }
+
+    /// Makes doors for shards. They keep the engine's queues open: [`Engine::stop`] waits for the last to be dropped.
+    #[must_use]
+    pub fn door_maker(&self) -> DoorMaker {
+        DoorMaker {
+            view: self.view.clone(),
+            clock: self.clock.clone(),
+            commands: self.commands.clone(),
+            writer: self.writer.clone(),
+            figures: Arc::clone(&self.figures),
+        }
+    }
+
+    /// From now on commands are refused as stopping; what was taken on is still answered.
+    pub fn begin_stop(&self) {
+        let _ = self.stop.try_send(());
+    }
+
+    /// Stops: everything taken on is made durable and answered, then the log is closed.
+    ///
+    /// # Errors
+    /// [`StopError`]; what was acknowledged is durable all the same.
+    pub fn stop(self) -> Result<(), StopError> {
+        self.begin_stop();
+        drop((self.commands, self.stop));
+        self.sequencer_thread.join().map_err(|_| StopError::Panicked("sequencer"))?;
+        drop(self.writer);
+        let closed = self.writer_thread.join().map_err(|_| StopError::Panicked("log writer"))?;
+        closed.map_err(StopError::Log)
+    }
+}

@@ -1,0 +1,132 @@
+//! Opening an engine: verify and replay the log, then start the threads behind it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{bounded, unbounded};
+use jeton_core::batch::ChainEnd;
+use jeton_core::numbers::{LogId, Partition, Sequence};
+use jeton_core::recovery::{Replay, ReplayError};
+use jeton_core::sequencer::{Restrictions, Sequencer};
+use jeton_core::state::StateConfig;
+use jeton_core::time::Millis;
+use jeton_core::view::View;
+use jeton_log_store::{Anchor, LogStore, ReadError};
+
+use super::sequencer_thread::SequencerThread;
+use super::writer_thread::WriterThread;
+use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX};
+use crate::clock::Clock;
+
+/// What one read of the replay brings: bounded, because sled keeps what an iterator has read.
+const REPLAY_BYTES: usize = 1 << 20;
+
+/// Why an engine does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot give what it holds.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What it holds is broken.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The chain does not pass through the anchor.
+    #[error("the log is broken at sequence number {0}: its chain does not pass through the anchor")]
+    Anchor(Sequence),
+    /// There is no memory for it.
+    #[error(transparent)]
+    Index(#[from] jeton_core::IndexError),
+    /// A thread cannot be had.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Reads a whole log through a replay; `visit` sees every batch.
+///
+/// # Errors
+/// [`OpenError`] with the first sequence number that is broken.
+pub(crate) fn replay(
+    store: &mut dyn LogStore,
+    config: StateConfig,
+    mut visit: impl FnMut(&jeton_core::batch::OpenBatch),
+) -> Result<Replay, OpenError> {
+    let mut replay = Replay::new(LogId(store.log_id()), Partition(0), config)?;
+    let anchor = store.anchor();
+    loop {
+        let next = replay.end().sequence.next();
+        let batches = store.read_from(next.0, REPLAY_BYTES)?;
+        if batches.is_empty() {
+            return Ok(replay);
+        }
+        for batch in &batches {
+            let opened = replay.apply(&batch.bytes)?;
+            check_anchor(anchor.as_ref(), &replay.end())?;
+            visit(&opened);
+        }
+    }
+}
+
+fn check_anchor(anchor: Option<&Anchor>, end: &ChainEnd) -> Result<(), OpenError> {
+    match anchor {
+        Some(anchor) if anchor.position.sequence == end.sequence.0 && anchor.position.chain != end.hash => {
+            Err(OpenError::Anchor(end.sequence))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Engine {
+    /// Opens the engine over a log. A new log begins with a client named `admin` that has every right.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the log is as it was.
+    pub fn open(mut store: Box<dyn LogStore>, config: EngineConfig, admin: &str) -> Result<Self, OpenError> {
+        let began = Instant::now();
+        let replayed = replay(&mut *store, config.state, |_| {})?;
+        let (state, reader, end) = replayed.finish();
+        let view = View::new(reader, Arc::clone(state.registry()));
+        let clock = Clock::start(state.last_time(), config.clock_jump_max_ms, config.accept_clock);
+        let replayed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(events = end.sequence.0, tokens = state.tokens(), replayed_ms, "the log is verified and replayed");
+
+        let mut sequencer = Sequencer::new(state, end);
+        if end.sequence == Sequence(0) {
+            sequencer.handle_creation(admin, clock.now().max(Millis(1)));
+        }
+        let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
+        if restrictions.clock_in_doubt {
+            tracing::error!("the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock");
+        }
+        sequencer.set_restrictions(restrictions);
+
+        let (commands, command_receiver) = bounded(COMMANDS_MAX);
+        let (stop, stop_receiver) = bounded(1);
+        let (writer, writer_receiver) = bounded(LOG_READS_MAX);
+        let (events, event_receiver) = unbounded(); // at most one commit is answered at a time
+        let figures = Arc::new(Figures::default());
+        let writing = WriterThread {
+            store,
+            input: writer_receiver,
+            events,
+            figures: Arc::clone(&figures),
+            is_low: false,
+            has_failed: false,
+        };
+        let sequencing = SequencerThread {
+            sequencer,
+            clock: clock.clone(),
+            commands: command_receiver,
+            stop: stop_receiver,
+            log_events: event_receiver,
+            writer: writer.clone(),
+            figures: Arc::clone(&figures),
+            restrictions,
+            committing: None,
+            ticked: Instant::now(),
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let writer_thread = thread("jeton-log").spawn(move || writing.run())?;
+        let sequencer_thread = thread("jeton-sequencer").spawn(move || sequencing.run())?;
+        Ok(Self { view, clock, commands, stop, writer, figures, sequencer_thread, writer_thread })
+    }
+}

@@ -1,0 +1,185 @@
+//! The sequencer's thread: takes commands, hands commits to the log's thread, sends answers back.
+//!
+//! One commit is with the log at a time; what is decided meanwhile makes up the next: the slower the disk, the larger
+//! the group.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use jeton_core::numbers::Sequence;
+use jeton_core::sequencer::{Restrictions, Sequencer};
+use jeton_net::doors::DoorReply;
+
+use super::writer_thread::WriterInput;
+use super::{Command, Figures, ReplyTo};
+use crate::clock::Clock;
+
+/// Commands decided before anything else gets its turn.
+const COMMANDS_PER_TURN: usize = 1_024;
+/// How often the clock is compared and figures are written.
+const TICK: Duration = Duration::from_millis(250);
+/// A commit that takes longer than this has hung: sled can, on a dying disk.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the log's thread has to say.
+#[derive(Debug)]
+pub(super) enum LogEvent {
+    /// Everything up to this event is durable.
+    Durable(Sequence),
+    /// The log takes no more writes.
+    Failed,
+    /// Whether the disk is nearly full.
+    DiskLow(bool),
+}
+
+pub(super) struct SequencerThread {
+    pub(super) sequencer: Sequencer<ReplyTo>,
+    pub(super) clock: Clock,
+    pub(super) commands: Receiver<Command>,
+    pub(super) stop: Receiver<()>,
+    pub(super) log_events: Receiver<LogEvent>,
+    pub(super) writer: Sender<WriterInput>,
+    pub(super) figures: Arc<Figures>,
+    pub(super) restrictions: Restrictions,
+    /// Since when a commit is with the log.
+    pub(super) committing: Option<Instant>,
+    pub(super) ticked: Instant,
+}
+
+impl SequencerThread {
+    /// Runs until it is told to stop, or nobody can hand it anything any more, and all is answered.
+    pub(super) fn run(mut self) {
+        let mut is_open = true;
+        while is_open || !self.is_done() {
+            is_open &= self.wait(is_open);
+            self.turn(&mut is_open);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.sequencer.is_idle() && self.committing.is_none()
+    }
+
+    /// Waits for something to do, but not if there is. Returns whether commands may still come.
+    fn wait(&mut self, is_open: bool) -> bool {
+        if self.sequencer.has_work() {
+            return true;
+        }
+        let never = crossbeam_channel::never();
+        let commands = if is_open { &self.commands } else { &never };
+        let mut still_open = true;
+        select! {
+            recv(commands) -> command => match command {
+                Ok(command) => self.decide(command),
+                Err(_) => still_open = false,
+            },
+            recv(self.log_events) -> event => match event {
+                Ok(event) => self.take(&event),
+                Err(_) => self.fail(),
+            },
+            recv(self.stop) -> _ => self.restrict(|restrictions| restrictions.stopping = true),
+            default(TICK) => {}
+        }
+        still_open
+    }
+
+    fn turn(&mut self, is_open: &mut bool) {
+        while let Ok(event) = self.log_events.try_recv() {
+            self.take(&event);
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.commands.try_recv() {
+                Ok(command) => self.decide(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    *is_open = false;
+                    break;
+                }
+            }
+        }
+        if self.sequencer.has_work() {
+            self.sequencer.handle_work(self.clock.now());
+        }
+        self.commit();
+        self.reply();
+        if self.ticked.elapsed() >= TICK {
+            self.tick();
+        }
+    }
+
+    fn decide(&mut self, command: Command) {
+        let mut entropy = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the system's random generator works");
+        self.sequencer.handle_submission(command.reply_to, command.submission, self.clock.now(), &mut entropy);
+    }
+
+    fn take(&mut self, event: &LogEvent) {
+        match event {
+            LogEvent::Durable(sequence) => {
+                self.committing = None;
+                self.sequencer.handle_durable(*sequence);
+            }
+            LogEvent::Failed => self.fail(),
+            LogEvent::DiskLow(is_low) => self.restrict(|restrictions| restrictions.disk_low = *is_low),
+        }
+    }
+
+    fn fail(&mut self) {
+        self.committing = None;
+        self.sequencer.handle_failure();
+    }
+
+    fn restrict(&mut self, change: impl FnOnce(&mut Restrictions)) {
+        change(&mut self.restrictions);
+        self.sequencer.set_restrictions(self.restrictions);
+    }
+
+    fn commit(&mut self) {
+        if self.committing.is_some() {
+            return;
+        }
+        let Some(commit) = self.sequencer.poll_commit() else { return };
+        self.committing = Some(Instant::now());
+        if self.writer.send(WriterInput::Commit(commit)).is_err() {
+            self.fail();
+        }
+    }
+
+    fn reply(&mut self) {
+        let mut rung: Option<ReplyTo> = None;
+        while let Some((reply_to, reply)) = self.sequencer.poll_reply() {
+            reply_to.send(DoorReply::Command(reply));
+            // One ring for a run of answers to the same shard.
+            if let (Some(ReplyTo::Shard(last, _)), ReplyTo::Shard(this, _)) = (&rung, &reply_to)
+                && !last.is_same(this)
+            {
+                last.ring();
+            }
+            rung = Some(reply_to);
+        }
+        if let Some(last) = rung {
+            last.ring();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticked = Instant::now();
+        self.clock.adjust();
+        let is_in_doubt = self.clock.is_in_doubt();
+        if is_in_doubt != self.restrictions.clock_in_doubt {
+            tracing::error!("the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock");
+            self.restrict(|restrictions| restrictions.clock_in_doubt = is_in_doubt);
+        }
+        if self.committing.is_some_and(|since| since.elapsed() > COMMIT_PATIENCE) {
+            tracing::error!("the log did not answer for a minute: it takes no more writes");
+            self.fail();
+        }
+        let (state, marks) = (self.sequencer.state(), self.sequencer.watermarks());
+        self.figures.tokens.store(state.tokens() as u64, Relaxed);
+        self.figures.subjects.store(state.subjects() as u64, Relaxed);
+        self.figures.memory_bytes.store(state.memory().total() as u64, Relaxed);
+        self.figures.assigned.store(marks.assigned.0, Relaxed);
+        self.figures.durable.store(marks.durable.0, Relaxed);
+    }
+}

@@ -1,0 +1,134 @@
+//! The log's thread: the only one that touches the store. Appends, makes durable, reads for auditors.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use jeton_core::numbers::Sequence;
+use jeton_core::sequencer::Commit;
+use jeton_log_store::{AppendError, AppendKind, LogStore, StoredBatch};
+use jeton_net::doors::{DoorReply, LogPage};
+
+use super::sequencer_thread::LogEvent;
+use super::{Figures, ReplyTo};
+
+/// How often the anchor is made durable and the disk is looked at.
+const ANCHOR_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before a commit that found no space is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+/// The most that one read of the log brings.
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// What this thread is asked.
+pub(super) enum WriterInput {
+    /// Append this and make it durable.
+    Commit(Commit),
+    /// Read.
+    Read {
+        /// Who asks.
+        reply_to: ReplyTo,
+        /// The event to begin with.
+        from: Sequence,
+        /// About so many bytes.
+        bytes_max: usize,
+    },
+}
+
+pub(super) struct WriterThread {
+    pub(super) store: Box<dyn LogStore>,
+    pub(super) input: Receiver<WriterInput>,
+    pub(super) events: Sender<LogEvent>,
+    pub(super) figures: Arc<Figures>,
+    pub(super) is_low: bool,
+    pub(super) has_failed: bool,
+}
+
+impl WriterThread {
+    /// Runs until nobody can ask any more, then closes the log.
+    pub(super) fn run(mut self) -> Result<(), String> {
+        let mut anchored = Instant::now();
+        loop {
+            match self.input.recv_timeout(ANCHOR_EVERY) {
+                Ok(WriterInput::Commit(commit)) => self.commit(commit),
+                Ok(WriterInput::Read { reply_to, from, bytes_max }) => self.read(&reply_to, from, bytes_max),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if anchored.elapsed() >= ANCHOR_EVERY {
+                anchored = Instant::now();
+                self.look_around();
+            }
+        }
+        if self.has_failed {
+            return Err("it failed earlier".to_owned());
+        }
+        self.store.close().map_err(|error| error.to_string())
+    }
+
+    fn commit(&mut self, commit: Commit) {
+        if self.has_failed {
+            return;
+        }
+        let kind = if commit.denies { AppendKind::Essential } else { AppendKind::Ordinary };
+        let last = commit.last();
+        let batches: Vec<StoredBatch> = commit
+            .batches
+            .into_iter()
+            .map(|batch| StoredBatch { first: batch.first.0, last: batch.last.0, chain: batch.hash, bytes: batch.bytes })
+            .collect();
+        let began = Instant::now();
+        loop {
+            let head = self.store.head();
+            match self.store.append(head, &batches, kind) {
+                Ok(_) => break,
+                // Nothing was written: answers wait until there is space, and sled was not even asked.
+                Err(error @ AppendError::Full { .. }) => {
+                    tracing::warn!(%error, "a commit waits for space");
+                    self.report_space();
+                    std::thread::sleep(FULL_RETRY);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the log failed: validation goes on, writes are refused; restart to repair");
+                    self.has_failed = true;
+                    let _ = self.events.send(LogEvent::Failed);
+                    return;
+                }
+            }
+        }
+        self.figures.commits.fetch_add(1, Relaxed);
+        self.figures.commit_ns.fetch_add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.figures.log_bytes.fetch_add(batches.iter().map(|batch| batch.bytes.len() as u64).sum(), Relaxed);
+        let _ = self.events.send(LogEvent::Durable(last));
+    }
+
+    fn read(&mut self, reply_to: &ReplyTo, from: Sequence, bytes_max: usize) {
+        let page = self.store.read_from(from.0, bytes_max.min(READ_BYTES_MAX)).map(|batches| LogPage {
+            first: Sequence(self.store.first()),
+            head: Sequence(self.store.head().sequence),
+            batches: batches.into_iter().map(|batch| batch.bytes).collect(),
+        });
+        reply_to.send(DoorReply::Log(page.map_err(|error| error.to_string())));
+        reply_to.ring();
+    }
+
+    fn look_around(&mut self) {
+        if !self.has_failed
+            && let Err(error) = self.store.sync_anchor()
+        {
+            tracing::error!(%error, "the anchor could not be made durable");
+            self.has_failed = true;
+            let _ = self.events.send(LogEvent::Failed);
+        }
+        self.report_space();
+    }
+
+    fn report_space(&mut self) {
+        let is_low = self.store.space().is_some_and(|space| space.is_low());
+        if is_low != self.is_low {
+            self.is_low = is_low;
+            tracing::warn!(is_low, "free space on the log's disk crossed its watermark");
+            let _ = self.events.send(LogEvent::DiskLow(is_low));
+        }
+    }
+}

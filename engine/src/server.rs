@@ -1,0 +1,200 @@
+//! The server: an engine on disk with QUIC in front, and the order in which all of it starts and stops.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jeton_core::state::StateConfig;
+use jeton_log_store::{Options, SledStore};
+use jeton_net::driver::{DriverConfig, Limits};
+use jeton_net::server::{ReplyQueue, Server, ShardCounters};
+use jeton_net::shard::{ShardParts, Shards, StartError, available_cpus, check_memlock, huge_pages};
+use jeton_net::socket::{BindError, bind_shards};
+use jeton_net::tls::{TlsError, server_config};
+
+use crate::config::ServerConfig;
+use crate::credentials::{ADMIN, CredentialsError, Identities};
+use crate::engine::{Engine, EngineConfig, OpenError, StopError};
+
+/// What a running server leaves in its data directory, for the client commands on the same machine.
+pub const RUNNING_FILE: &str = "server.json";
+
+/// Why a server does not start or ends badly. Each message says what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory.
+    #[error("the data directory {path} cannot be used: {source}; make it writable for this user, or choose another with --data", path = path.display())]
+    Data {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The log's store.
+    #[error(transparent)]
+    Store(#[from] jeton_log_store::OpenError),
+    /// The log's content.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Certificates.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The machine.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The development authority is for one machine.
+    #[error(
+        "{0} is no loopback address, and the certificates are those of the development authority: replace them, or \
+         say --allow-development-authority"
+    )]
+    DevelopmentAuthority(SocketAddr),
+    /// A shard.
+    #[error(transparent)]
+    Shard(#[from] jeton_net::shard::ShardError),
+    /// The random generator.
+    #[error("the system's random generator failed: {0}")]
+    Entropy(String),
+    /// The end.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct RunningServer {
+    engine: Engine,
+    shards: Shards,
+    address: SocketAddr,
+    running_file: PathBuf,
+    created: bool,
+}
+
+/// The sizes of the log that a configuration asks for.
+#[must_use]
+pub fn store_options(config: &ServerConfig) -> Options {
+    Options {
+        segment_bytes: config.segment_mib << 20,
+        space_reserve: config.space_reserve_mib << 20,
+        space_hard: config.space_hard_mib << 20,
+        ..Options::default()
+    }
+}
+
+fn open_engine(config: &ServerConfig, accept_clock: bool) -> Result<Engine, ServeError> {
+    let mut new_log_id = [0; 16];
+    getrandom::fill(&mut new_log_id).map_err(|error| ServeError::Entropy(error.to_string()))?;
+    let store = SledStore::open(&config.data, store_options(config), new_log_id)?;
+    let engine_config = EngineConfig {
+        state: StateConfig {
+            tokens_initial: config.tokens_initial,
+            tokens_max: config.tokens_max,
+            huge_pages: true,
+        },
+        clock_jump_max_ms: config.clock_jump_max_hours.saturating_mul(3_600_000),
+        accept_clock,
+    };
+    Ok(Engine::open(Box::new(store), engine_config, ADMIN)?)
+}
+
+fn prepare_data(path: &Path) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Data { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(failed)?;
+    let probe = path.join(".writable");
+    fs::write(&probe, []).and_then(|()| fs::remove_file(&probe)).map_err(failed)
+}
+
+impl RunningServer {
+    /// Starts a server: checks the machine, opens the log, binds the address, then answers.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing is left running.
+    pub fn start(config: &ServerConfig, accept_clock: bool) -> Result<Self, ServeError> {
+        prepare_data(&config.data)?;
+        let cpus = available_cpus(config.cores)?;
+        check_memlock(cpus.len())?;
+        if !huge_pages() {
+            tracing::warn!(
+                "no huge pages: lookups take up to three times as long; set \
+                 /sys/kernel/mm/transparent_hugepage/enabled to madvise or always"
+            );
+        }
+        let identities = Identities::of(&config.data);
+        let created = identities.create_missing()?;
+        if !config.listen.ip().is_loopback() && !config.allow_development_authority {
+            return Err(ServeError::DevelopmentAuthority(config.listen));
+        }
+        let tls = Arc::new(server_config(identities.server()?)?);
+        let sockets = bind_shards(config.listen, cpus.len())?;
+        let address = sockets.first().map_or(Ok(config.listen), jeton_net::socket::Socket::local_addr);
+        let address = address.map_err(|source| BindError::Other { address: config.listen, source })?;
+        let engine = open_engine(config, accept_clock)?;
+
+        let shard_count = u8::try_from(cpus.len()).unwrap_or(u8::MAX);
+        let limits = Limits { connections_max: config.connections_max, ..Limits::default() };
+        let parts = cpus.into_iter().zip(sockets).zip(0..shard_count).map(|((cpu, socket), shard)| {
+            let driver = DriverConfig {
+                limits,
+                shard,
+                shards: shard_count,
+                large_datagrams: config.large_datagrams,
+                ..DriverConfig::server(Arc::clone(&tls))
+            };
+            ShardParts { cpu, socket, driver }
+        });
+        let shards = start_shards(&engine, parts.collect())?;
+        let running_file = config.data.join(RUNNING_FILE);
+        let note = serde_json::json!({ "address": address, "pid": std::process::id() }).to_string();
+        fs::write(&running_file, note).map_err(|source| ServeError::Data { path: running_file.clone(), source })?;
+        Ok(Self { engine, shards, address, running_file, created })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether this was the first start, which made the certificates.
+    #[must_use]
+    pub fn is_first_start(&self) -> bool {
+        self.created
+    }
+
+    /// The engine behind it.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Stops in order: no new work, what was taken on is answered, the log is flushed and closed.
+    ///
+    /// # Errors
+    /// [`ServeError`]; what was acknowledged is durable all the same.
+    pub fn stop(self) -> Result<(), ServeError> {
+        self.engine.begin_stop();
+        self.shards.stop();
+        let shards = self.shards.join();
+        let _ = fs::remove_file(&self.running_file);
+        self.engine.stop()?;
+        Ok(shards?)
+    }
+}
+
+fn start_shards(engine: &Engine, parts: Vec<ShardParts>) -> Result<Shards, ServeError> {
+    let counters: Vec<Arc<ShardCounters>> = parts.iter().map(|_| Arc::default()).collect();
+    // The doors hold channels that are to close when the shards end: each shard is given its own.
+    let make_doors = engine.door_maker();
+    let shards = Shards::start(parts, move |number, bell| {
+        let replies = ReplyQueue::new(bell);
+        let doors = make_doors.make(replies.clone(), counters.clone());
+        Server::new(doors, replies, Arc::clone(&counters[number]))
+    })?;
+    Ok(shards)
+}

@@ -1,0 +1,458 @@
+//! QUIC without IO: quinn-proto's endpoint and connections, driven by whoever has a socket and a clock.
+//!
+//! Datagrams, times and commands go in; datagrams, deadlines and [`DriverEvent`]s come out. One driver is one UDP
+//! socket's worth of connections, servers' and clients' alike. Only connections that something happened to are looked
+//! at. Methods: `handle_*` take input, `poll_*` give output.
+
+mod cid;
+mod config;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming,
+    ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
+};
+
+pub use config::{ConfigError, DriverConfig, Limits, client_transport};
+
+/// How long a handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// Names a connection of a driver, until [`DriverEvent::Lost`] was taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(usize);
+
+/// Where a datagram came from, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The sender.
+    pub remote: SocketAddr,
+    /// The address it was sent to, if the socket says so.
+    pub local_ip: Option<IpAddr>,
+    /// Its ECN bits.
+    pub ecn: Option<u8>,
+}
+
+/// Datagrams to send: the buffer's bytes, cut into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The receiver.
+    pub destination: SocketAddr,
+    /// How many bytes of the buffer.
+    pub size: usize,
+    /// The size of each datagram but the last; `None` for a single one.
+    pub segment_size: Option<usize>,
+    /// ECN bits to set.
+    pub ecn: Option<u8>,
+    /// The address to send from.
+    pub src_ip: Option<IpAddr>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverEvent {
+    /// A handshake is done.
+    Connected(ConnId),
+    /// A stream has bytes, or its end, to read.
+    Readable(ConnId, u64),
+    /// A stream that was full takes bytes again.
+    Writable(ConnId, u64),
+    /// The connection is gone, with why.
+    Lost(ConnId, String),
+}
+
+/// What a read brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Bytes; there may be more.
+    Data(Bytes),
+    /// Nothing for now.
+    Blocked,
+    /// The peer has said all it will.
+    Finished,
+    /// The stream was reset, or never was.
+    Gone,
+}
+
+struct Conn {
+    inner: Connection,
+    /// The entry in the timer set.
+    deadline: Option<Instant>,
+    /// When the handshake has to be done; `None` once it is.
+    handshake_until: Option<Instant>,
+    is_dirty: bool,
+    is_lost: bool,
+}
+
+/// All connections of one socket.
+pub struct Driver {
+    endpoint: Endpoint,
+    limits: Limits,
+    conns: HashMap<ConnectionHandle, Conn>,
+    dirty: VecDeque<ConnectionHandle>,
+    timers: BTreeSet<(Instant, ConnectionHandle)>,
+    events: VecDeque<DriverEvent>,
+    /// Datagrams that belong to no connection: retries, refusals, resets.
+    stateless: VecDeque<(Transmit, Vec<u8>)>,
+    handshaking: usize,
+    accepts: bool,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Driver({} connections)", self.conns.len())
+    }
+}
+
+impl Driver {
+    /// A driver without connections.
+    ///
+    /// # Errors
+    /// If the TLS configuration is not fit for QUIC.
+    pub fn new(config: DriverConfig) -> Result<Self, config::ConfigError> {
+        let (endpoint, limits) = config.into_endpoint()?;
+        Ok(Self {
+            endpoint,
+            limits,
+            conns: HashMap::new(),
+            dirty: VecDeque::new(),
+            timers: BTreeSet::new(),
+            events: VecDeque::new(),
+            stateless: VecDeque::new(),
+            handshaking: 0,
+            accepts: true,
+        })
+    }
+
+    // ---- what it knows ----
+
+    /// Connections, those in handshake and in closing too.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// The certificates the peer showed, its own first; empty before the handshake is done.
+    #[must_use]
+    pub fn peer_certificates(&self, conn: ConnId) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+        let identity = self.conns.get(&conn.handle()).and_then(|conn| conn.inner.crypto_session().peer_identity());
+        identity.and_then(|any| any.downcast().ok()).map(|chain| *chain).unwrap_or_default()
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn remote_address(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(&conn.handle()).map(|conn| conn.inner.remote_address())
+    }
+
+    // ---- input ----
+
+    /// Takes one datagram.
+    pub fn handle_datagram(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        let mut response = Vec::new();
+        let ecn = origin.ecn.and_then(quinn_proto::EcnCodepoint::from_bits);
+        match self.endpoint.handle(now, origin.remote, origin.local_ip, ecn, data, &mut response) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(conn) = self.conns.get_mut(&handle) {
+                    conn.inner.handle_event(event);
+                    self.touch(handle);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.handle_incoming(now, incoming),
+            Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
+            None => {}
+        }
+    }
+
+    /// A client that wants in: turned away if there are too many, made to prove its address if many are on their way.
+    fn handle_incoming(&mut self, now: Instant, incoming: Incoming) {
+        let mut response = Vec::new();
+        if !self.accepts || self.conns.len() >= self.limits.connections_max {
+            let transmit = self.endpoint.refuse(incoming, &mut response);
+            self.respond(transmit, response);
+            return;
+        }
+        let is_under_pressure = self.handshaking >= self.limits.handshakes_unproven_max;
+        if is_under_pressure && !incoming.remote_address_validated() && incoming.may_retry() {
+            if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
+                self.respond(transmit, response);
+            }
+            return;
+        }
+        match self.endpoint.accept(incoming, now, &mut response, None) {
+            Ok((handle, inner)) => self.add(now, handle, inner),
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.respond(transmit, response);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, now: Instant, handle: ConnectionHandle, inner: Connection) {
+        let handshake_until = Some(now + HANDSHAKE);
+        let conn = Conn { inner, deadline: None, handshake_until, is_dirty: false, is_lost: false };
+        self.conns.insert(handle, conn);
+        self.handshaking += 1;
+        self.touch(handle);
+    }
+
+    fn respond(&mut self, transmit: quinn_proto::Transmit, bytes: Vec<u8>) {
+        // Bounded: what cannot be sent at once is not worth keeping.
+        if self.stateless.len() < self.limits.stateless_max {
+            self.stateless.push_back((transmit_of(&transmit), bytes));
+        }
+    }
+
+    /// Lets time pass: call it when the deadline of [`Self::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, handle)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(conn) = self.conns.get_mut(&handle) else { continue };
+            conn.deadline = None;
+            if conn.handshake_until.is_some_and(|until| until <= now) {
+                conn.handshake_until = None;
+                self.handshaking -= 1;
+                conn.inner.close(now, VarInt::from_u32(0), Bytes::new());
+                lose(&mut self.events, conn, handle, "the handshake took too long".to_owned());
+            }
+            conn.inner.handle_timeout(now);
+            self.touch(handle);
+        }
+    }
+
+    /// No more connections are taken from now on.
+    pub fn stop_accepting(&mut self) {
+        self.accepts = false;
+    }
+
+    // ---- commands ----
+
+    /// Begins a connection to a server.
+    ///
+    /// # Errors
+    /// What quinn-proto says of an address or name that cannot be connected to.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        tls: Arc<dyn quinn_proto::crypto::ClientConfig>,
+        remote: SocketAddr,
+        server_name: &str,
+    ) -> Result<ConnId, quinn_proto::ConnectError> {
+        let mut config = ClientConfig::new(tls);
+        config.transport_config(Arc::new(client_transport()));
+        let (handle, inner) = self.endpoint.connect(now, config, remote, server_name)?;
+        self.add(now, handle, inner);
+        Ok(ConnId(handle.0))
+    }
+
+    /// Opens a bidirectional stream; `None` if the peer allows no more for now.
+    pub fn open(&mut self, conn: ConnId) -> Option<u64> {
+        let inner = &mut self.conns.get_mut(&conn.handle())?.inner;
+        inner.streams().open(Dir::Bi).map(u64::from)
+    }
+
+    /// Takes the next bytes of a stream, in order.
+    pub fn read(&mut self, conn: ConnId, stream: u64) -> Read {
+        let Some((inner, id)) = self.stream(conn, stream) else { return Read::Gone };
+        let mut receiver = inner.recv_stream(id);
+        let read = match receiver.read(true) {
+            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return Read::Gone,
+            Ok(mut chunks) => {
+                let read = match chunks.next(usize::MAX) {
+                    Ok(Some(chunk)) => Read::Data(chunk.bytes),
+                    Ok(None) => Read::Finished,
+                    Err(ReadError::Blocked) => Read::Blocked,
+                    Err(ReadError::Reset(_)) => Read::Gone,
+                };
+                // What was read makes room: the peer has to be told, sooner or later.
+                if chunks.finalize().should_transmit() { (read, true) } else { (read, false) }
+            }
+        };
+        if read.1 {
+            self.touch(conn.handle());
+        }
+        read.0
+    }
+
+    /// Gives a stream bytes to send and returns how many it took; `None` if it takes none any more.
+    pub fn write(&mut self, conn: ConnId, stream: u64, data: &[u8]) -> Option<usize> {
+        let (inner, id) = self.stream(conn, stream)?;
+        let written = match inner.send_stream(id).write(data) {
+            Ok(written) => Some(written),
+            Err(WriteError::Blocked) => Some(0),
+            Err(_) => None,
+        };
+        self.touch(conn.handle());
+        written
+    }
+
+    /// Ends the sending side of a stream.
+    pub fn finish(&mut self, conn: ConnId, stream: u64) {
+        if let Some((inner, id)) = self.stream(conn, stream) {
+            let _ = inner.send_stream(id).finish();
+            self.touch(conn.handle());
+        }
+    }
+
+    /// Closes a connection with an application error code.
+    pub fn close(&mut self, now: Instant, conn: ConnId, code: u32, reason: &'static str) {
+        if let Some(state) = self.conns.get_mut(&conn.handle()) {
+            state.inner.close(now, VarInt::from_u32(code), Bytes::from_static(reason.as_bytes()));
+            lose(&mut self.events, state, conn.handle(), reason.to_owned());
+            self.touch(conn.handle());
+        }
+    }
+
+    fn stream(&mut self, conn: ConnId, stream: u64) -> Option<(&mut Connection, StreamId)> {
+        let id = StreamId::from(VarInt::from_u64(stream).ok()?);
+        Some((&mut self.conns.get_mut(&conn.handle())?.inner, id))
+    }
+
+    // ---- output ----
+
+    fn touch(&mut self, handle: ConnectionHandle) {
+        if let Some(conn) = self.conns.get_mut(&handle)
+            && !conn.is_dirty
+        {
+            conn.is_dirty = true;
+            self.dirty.push_back(handle);
+        }
+    }
+
+    /// What happened since, in order. Takes the events of connections that something was done to.
+    pub fn poll_event(&mut self) -> Option<DriverEvent> {
+        if self.events.is_empty() {
+            for at in 0..self.dirty.len() {
+                let handle = self.dirty[at];
+                self.collect_events(handle);
+            }
+        }
+        self.events.pop_front()
+    }
+
+    fn collect_events(&mut self, handle: ConnectionHandle) {
+        let Some(conn) = self.conns.get_mut(&handle) else { return };
+        let id = ConnId(handle.0);
+        while let Some(event) = conn.inner.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(handle, event) {
+                conn.inner.handle_event(event);
+            }
+        }
+        while let Some(event) = conn.inner.poll() {
+            match event {
+                Event::Connected => {
+                    if conn.handshake_until.take().is_some() {
+                        self.handshaking -= 1;
+                    }
+                    self.events.push_back(DriverEvent::Connected(id));
+                }
+                Event::ConnectionLost { reason } => {
+                    if conn.handshake_until.take().is_some() {
+                        self.handshaking -= 1;
+                    }
+                    lose(&mut self.events, conn, handle, words_for(&reason));
+                }
+                Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                    while let Some(stream) = conn.inner.streams().accept(Dir::Bi) {
+                        self.events.push_back(DriverEvent::Readable(id, stream.into()));
+                    }
+                }
+                Event::Stream(StreamEvent::Readable { id: stream }) => {
+                    self.events.push_back(DriverEvent::Readable(id, stream.into()));
+                }
+                Event::Stream(StreamEvent::Writable { id: stream }) => {
+                    self.events.push_back(DriverEvent::Writable(id, stream.into()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next datagrams to send, their bytes appended to `buffer`, which is empty.
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some((transmit, bytes)) = self.stateless.pop_front() {
+            buffer.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(handle) = self.dirty.front().copied() {
+            self.collect_events(handle);
+            let Some(conn) = self.conns.get_mut(&handle) else {
+                self.dirty.pop_front();
+                continue;
+            };
+            if let Some(transmit) = conn.inner.poll_transmit(now, self.limits.segments_max, buffer) {
+                return Some(transmit_of(&transmit));
+            }
+            self.dirty.pop_front();
+            conn.is_dirty = false;
+            self.settle(handle);
+        }
+        None
+    }
+
+    /// Notes when a connection wants to be woken, or forgets it once it is drained.
+    fn settle(&mut self, handle: ConnectionHandle) {
+        let Some(conn) = self.conns.get_mut(&handle) else { return };
+        let wanted = conn.inner.poll_timeout().into_iter().chain(conn.handshake_until).min();
+        if wanted != conn.deadline {
+            conn.deadline.map(|at| self.timers.remove(&(at, handle)));
+            wanted.map(|at| self.timers.insert((at, handle)));
+            conn.deadline = wanted;
+        }
+        if conn.inner.is_drained() {
+            conn.deadline.map(|at| self.timers.remove(&(at, handle)));
+            self.handshaking -= usize::from(conn.handshake_until.is_some());
+            self.conns.remove(&handle);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+}
+
+impl ConnId {
+    fn handle(self) -> ConnectionHandle {
+        ConnectionHandle(self.0)
+    }
+}
+
+/// Says once that a connection is gone.
+fn lose(events: &mut VecDeque<DriverEvent>, conn: &mut Conn, handle: ConnectionHandle, reason: String) {
+    if !std::mem::replace(&mut conn.is_lost, true) {
+        events.push_back(DriverEvent::Lost(ConnId(handle.0), reason));
+    }
+}
+
+fn words_for(reason: &ConnectionError) -> String {
+    match reason {
+        ConnectionError::ApplicationClosed(close) => {
+            format!("closed by the peer with code {}: {}", close.error_code, String::from_utf8_lossy(&close.reason))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn transmit_of(transmit: &quinn_proto::Transmit) -> Transmit {
+    Transmit {
+        destination: transmit.destination,
+        size: transmit.size,
+        segment_size: transmit.segment_size,
+        ecn: transmit.ecn.map(|ecn| ecn as u8),
+        src_ip: transmit.src_ip,
+    }
+}
+
+#[cfg(test)]
+mod tests;

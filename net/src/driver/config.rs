@@ -1,0 +1,142 @@
+//! The limits of a driver and what quinn-proto is told of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
+use quinn_proto::{Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+
+use super::cid::ShardCids;
+
+/// Bidirectional streams a peer may have open. quinn-proto prepares all of them at each handshake.
+const STREAMS_MAX: u32 = 64;
+/// What a peer may send on one stream before it was read.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// What a peer may send on all streams before it was read, and what we keep unacknowledged.
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+/// How long a connection lives without a word.
+const IDLE_MS: u32 = 10_000;
+/// Handshakes begun and not answered yet.
+const INCOMING_MAX: usize = 1_024;
+/// Bytes kept for one of those, and for all.
+const INCOMING_BYTES_MAX: u64 = 16 * 1024;
+const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
+/// What one system call sends: beyond this the kernel refuses.
+const TRANSMIT_BYTES_MAX: usize = 65_000;
+/// The size of datagrams to begin with: what Ethernet carries.
+const MTU: u16 = 1_452;
+/// The largest that discovery tries, on loopback and jumbo frames.
+const MTU_LARGE: u16 = 8_900;
+
+const _: () = assert!(STREAMS_MAX <= 128, "each allowed stream costs every handshake");
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES, "one stream cannot exceed them all");
+const _: () = assert!(
+    STREAM_WINDOW_BYTES as usize >= jeton_wire::frame::REQUEST_BYTES_MAX,
+    "a whole request fits into a stream's window"
+);
+
+/// What a driver lets happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections, those in handshake too.
+    pub connections_max: usize,
+    /// Handshakes under way past which a client has to prove its address first.
+    pub handshakes_unproven_max: usize,
+    /// Datagrams waiting that belong to no connection.
+    pub stateless_max: usize,
+    /// Datagrams in one transmit.
+    pub segments_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_max: 16_384, handshakes_unproven_max: 256, stateless_max: 256, segments_max: 32 }
+    }
+}
+
+/// What to make a driver of.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// Whether and how to accept connections.
+    pub server: Option<Arc<rustls::ServerConfig>>,
+    /// What to let happen.
+    pub limits: Limits,
+    /// Which of the shards this is.
+    pub shard: u8,
+    /// How many shards there are.
+    pub shards: u8,
+    /// Whether the network carries jumbo frames: larger datagrams, twice the rate.
+    pub large_datagrams: bool,
+    /// Makes the driver's choices repeatable, for tests.
+    pub seed: Option<[u8; 32]>,
+}
+
+/// A TLS configuration that QUIC cannot be done with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The initial packets' cipher suite is missing.
+    #[error("the TLS configuration is not fit for QUIC: {0}")]
+    Tls(#[from] NoInitialCipherSuite),
+}
+
+fn transport(large_datagrams: bool) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let mtu = if large_datagrams { MTU_LARGE } else { MTU };
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
+        .initial_mtu(mtu)
+        .datagram_receive_buffer_size(None);
+    transport
+}
+
+/// The transport of a client: the server's, kept alive, and with more room for answers.
+#[must_use]
+pub fn client_transport() -> TransportConfig {
+    let mut transport = transport(false);
+    transport
+        .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)))
+        .stream_receive_window(VarInt::from_u32(4 * CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(8 * CONNECTION_WINDOW_BYTES));
+    transport
+}
+
+impl DriverConfig {
+    /// A driver that only connects.
+    #[must_use]
+    pub fn client() -> Self {
+        Self { server: None, limits: Limits::default(), shard: 0, shards: 1, large_datagrams: false, seed: None }
+    }
+
+    /// A driver that accepts, as the only shard.
+    #[must_use]
+    pub fn server(tls: Arc<rustls::ServerConfig>) -> Self {
+        Self { server: Some(tls), ..Self::client() }
+    }
+
+    pub(super) fn into_endpoint(self) -> Result<(Endpoint, Limits), ConfigError> {
+        let mut config = EndpointConfig::default();
+        let (shard, shards) = (self.shard, self.shards);
+        config.cid_generator(move || Box::new(ShardCids::new(shard, shards)));
+        config.rng_seed(self.seed);
+        let server = self.server.map(|tls| server_config(tls, self.large_datagrams)).transpose()?;
+        let mtu = usize::from(if self.large_datagrams { MTU_LARGE } else { MTU });
+        let segments_max = self.limits.segments_max.clamp(1, TRANSMIT_BYTES_MAX / mtu);
+        let limits = Limits { segments_max, ..self.limits };
+        Ok((Endpoint::new(Arc::new(config), server.map(Arc::new), true, self.seed), limits))
+    }
+}
+
+fn server_config(tls: Arc<rustls::ServerConfig>, large_datagrams: bool) -> Result<ServerConfig, ConfigError> {
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config
+        .transport_config(Arc::new(transport(large_datagrams)))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+    Ok(config)
+}

@@ -1,0 +1,161 @@
+//! UDP sockets with segmentation offload.
+
+pub(crate) mod options;
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+
+use bytes::BytesMut;
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+
+use crate::driver::{Origin, Transmit};
+
+/// What one receive can bring: 64 datagrams of a GRO batch.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// The kernel's buffers, as far as it allows.
+const KERNEL_BUFFER_BYTES: usize = 4 << 20;
+
+/// Why a socket cannot be bound, with what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has the port.
+    #[error("port {} of {} is in use: stop what uses it, or choose another with --listen", .0.port(), .0.ip())]
+    InUse(SocketAddr),
+    /// A privileged port.
+    #[error("binding {0} is not permitted: ports below 1024 need the capability CAP_NET_BIND_SERVICE")]
+    NotPermitted(SocketAddr),
+    /// No interface has the address.
+    #[error("no interface has the address {}", .0.ip())]
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    #[error("{address} cannot be bound: {source}")]
+    Other {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A UDP socket that never blocks.
+#[derive(Debug)]
+pub struct Socket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+/// Room to receive into, kept from one receive to the next.
+#[derive(Debug)]
+pub struct ReceiveBuffer {
+    bytes: Vec<u8>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+impl Default for ReceiveBuffer {
+    fn default() -> Self {
+        Self { bytes: vec![0; RECEIVE_BYTES * BATCH_SIZE], metas: [RecvMeta::default(); BATCH_SIZE] }
+    }
+}
+
+/// Binds one socket for each shard to the same address, in the order of the shards. The first binding is exclusive,
+/// so that a second server on the same port is noticed.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind_shards(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, BindError> {
+    let describe = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        io::ErrorKind::PermissionDenied => BindError::NotPermitted(address),
+        io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
+        _ => BindError::Other { address, source },
+    };
+    // SO_REUSEPORT lets any process of the same user join: ask without it first.
+    let probe = UdpSocket::bind(address).map_err(describe)?;
+    let bound = probe.local_addr().map_err(describe)?;
+    drop(probe);
+    (0..shards).map(|_| Socket::bind(bound, true).map_err(describe)).collect()
+}
+
+impl Socket {
+    /// Binds a socket; `shared` ones can be bound to the same address again.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind(address: SocketAddr, shared: bool) -> io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
+        if shared {
+            socket.set_reuse_port(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        // Best effort: the system's own maximum is as good.
+        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(KERNEL_BUFFER_BYTES);
+        let socket = UdpSocket::from(socket);
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Self { socket, state })
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    pub(crate) fn inner(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Receives what is there and hands each datagram on; returns how many there were, 0 if none.
+    ///
+    /// # Errors
+    /// What the system says, but for "nothing there".
+    pub fn receive(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        mut take: impl FnMut(Origin, BytesMut),
+    ) -> io::Result<usize> {
+        let mut chunks = buffer.bytes.chunks_mut(RECEIVE_BYTES);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let received = match self.state.recv((&self.socket).into(), &mut slices, &mut buffer.metas) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            // An earlier datagram of ours met a closed port: nothing to do with this socket.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut count = 0;
+        for (meta, bytes) in buffer.metas.iter().zip(buffer.bytes.chunks(RECEIVE_BYTES)).take(received) {
+            let origin = Origin { remote: meta.addr, local_ip: meta.dst_ip, ecn: meta.ecn.map(|ecn| ecn as u8) };
+            let filled = bytes.get(..meta.len).unwrap_or_default();
+            for datagram in filled.chunks(meta.stride.max(1)) {
+                take(origin, BytesMut::from(datagram));
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends datagrams; `false` if the socket takes none for now.
+    ///
+    /// # Errors
+    /// What the system says, but for "not now". A lost datagram is no error: QUIC sends it again.
+    pub fn send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<bool> {
+        let transmit = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(quinn_udp::EcnCodepoint::from_bits),
+            contents,
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        match self.state.try_send((&self.socket).into(), &transmit) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if quinn_udp::is_msg_size_err(&error) => Ok(true), // a probe for a larger MTU
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! From a request to the door that answers it.
+
+use jeton_core::check::Checks;
+use jeton_core::command::Submission;
+use jeton_core::rights::{Caller, Rights};
+use jeton_core::verdict::Verdict;
+
+use super::{Session, WRITES_IN_FLIGHT_MAX, Waiting};
+use crate::VERSION;
+use crate::doors::{QueueFull, Submit, Ticket, Validate};
+use crate::error::WireError;
+use crate::request::{ChecksBuffer, Request, ValidateRequest};
+use crate::response::{HelloAck, Response, encode_answers};
+
+impl Session {
+    pub(super) fn greet<D: Validate>(
+        &mut self,
+        request: &Request<'_>,
+        id: u64,
+        doors: &D,
+        out: &mut Vec<u8>,
+    ) -> Result<(), WireError> {
+        let Request::Hello(hello) = request else { return Err(WireError::NotJeton) };
+        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+            return Err(WireError::Version(hello.version_max));
+        }
+        self.has_greeted = true;
+        self.acknowledge(id, doors, out);
+        Ok(())
+    }
+
+    fn acknowledge<D: Validate>(&self, id: u64, doors: &D, out: &mut Vec<u8>) {
+        let (log, partition) = doors.log();
+        let ack = HelloAck { version: VERSION, features: 0, log, partition, published: doors.published() };
+        Response::HelloAck(ack).encode(id, out);
+    }
+
+    pub(super) fn validate<D: Validate>(
+        &mut self,
+        request: &ValidateRequest<'_>,
+        id: u64,
+        doors: &D,
+        out: &mut Vec<u8>,
+    ) {
+        let caller = doors.caller(&self.identity);
+        // Before the answers: they rest on at least this.
+        let published = doors.published();
+        self.answers.clear();
+        match request.check_for_all() {
+            Some(check) => doors.validate(&caller, request.tokens, Checks::Same(&check), &mut self.answers),
+            None => {
+                let mut checks = ChecksBuffer::new();
+                request.checks_of_each(&mut checks);
+                doors.validate(&caller, request.tokens, Checks::Each(&checks), &mut self.answers);
+            }
+        }
+        self.tally.tokens += request.tokens.len() as u64;
+        self.tally.valid += self.answers.iter().filter(|answer| answer.verdict == Verdict::Valid).count() as u64;
+        encode_answers(id, published, &self.answers, request.with_subjects, out);
+    }
+
+    pub(super) fn dispatch<D: Validate + Submit>(
+        &mut self,
+        from: Waiting,
+        request: Request<'_>,
+        doors: &D,
+        next_ticket: &mut Ticket,
+        out: &mut Vec<u8>,
+    ) {
+        let caller = doors.caller(&self.identity);
+        let response = match request {
+            Request::Write { key, command } => {
+                if caller.grants().next().is_none() {
+                    self.refuse(from.request, out);
+                    return;
+                }
+                let submission = Submission { actor: caller.client, key, command };
+                self.tally.writes += 1;
+                self.hand_over(from, next_ticket, out, |ticket| doors.submit(ticket, submission));
+                return;
+            }
+            Request::ReadLog { from: sequence, bytes_max } => {
+                if !may_audit(&caller) {
+                    self.refuse(from.request, out);
+                    return;
+                }
+                self.hand_over(from, next_ticket, out, |ticket| doors.read_log(ticket, sequence, bytes_max));
+                return;
+            }
+            Request::Hello(_) => {
+                self.acknowledge(from.request, doors, out);
+                return;
+            }
+            Request::Claims(number) => Response::Claims(doors.claims(&caller, number)),
+            Request::Subject(number) => Response::Subject(doors.subject(&caller, number)),
+            Request::Inspect(id) => Response::Inspection(doors.inspect(&caller, &id)),
+            Request::Clients => doors.clients(&caller).map_or(Response::NotAllowed, Response::Clients),
+            Request::Stats => doors.stats(&caller).map_or(Response::NotAllowed, Response::Stats),
+            Request::Ping | Request::Validate(_) => Response::Pong, // validates went their own way before
+        };
+        if matches!(response, Response::NotAllowed) {
+            self.tally.not_allowed += 1;
+        }
+        response.encode(from.request, out);
+    }
+
+    fn refuse(&mut self, request: u64, out: &mut Vec<u8>) {
+        self.tally.not_allowed += 1;
+        Response::NotAllowed.encode(request, out);
+    }
+
+    fn hand_over(
+        &mut self,
+        from: Waiting,
+        next_ticket: &mut Ticket,
+        out: &mut Vec<u8>,
+        submit: impl FnOnce(Ticket) -> Result<(), QueueFull>,
+    ) {
+        let ticket = *next_ticket;
+        if self.waiting.len() >= WRITES_IN_FLIGHT_MAX || submit(ticket).is_err() {
+            self.busy(from.request, out);
+            return;
+        }
+        *next_ticket += 1;
+        self.waiting.insert(ticket, from);
+    }
+}
+
+/// The log holds every tenant's events: only who may audit everywhere reads it.
+fn may_audit(caller: &Caller) -> bool {
+    caller.may(Rights::AUDIT, jeton_core::numbers::TenantNo::EVERY)
+}
