@@ -84,8 +84,11 @@ impl ServerConfig {
         }
         // What the client commands read is not the server's.
         let env = Env::prefixed("JETON_").ignore(&["connect", "identity", "log"]);
-        let config: Self =
-            figment.merge(env).merge(Serialized::defaults(flags)).extract().map_err(|error| error.to_string())?;
+        let config: Self = figment
+            .merge(env)
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| error.to_string())?;
         config.check()?;
         Ok(config)
     }
@@ -93,7 +96,10 @@ impl ServerConfig {
     fn check(&self) -> Result<(), String> {
         let rules = [
             (self.segment_mib >= 1, "segment_mib: a segment has at least 1 MiB"),
-            (self.space_hard_mib <= self.space_reserve_mib, "space_hard_mib: it cannot exceed space_reserve_mib"),
+            (
+                self.space_hard_mib <= self.space_reserve_mib,
+                "space_hard_mib: it cannot exceed space_reserve_mib",
+            ),
             (self.tokens_max >= 1_000, "tokens_max: at least 1,000"),
             (self.tokens_max < i32::MAX as u32, "tokens_max: below 2^31 - 1"),
             (self.tokens_initial <= self.tokens_max as usize, "tokens_initial: it cannot exceed tokens_max"),
@@ -166,7 +172,8 @@ mod tests {
     fn the_printed_configuration_reads_back_as_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("jeton.toml");
-        let config = ServerConfig { cores: NonZeroUsize::new(3), tokens_max: 5_000_000, ..ServerConfig::default() };
+        let config =
+            ServerConfig { cores: NonZeroUsize::new(3), tokens_max: 5_000_000, ..ServerConfig::default() };
         std::fs::write(&path, config.to_commented_toml()).unwrap();
         assert_eq!(ServerConfig::load(Some(&path), NoFlags {}), Ok(config));
     }
@@ -187,6 +194,10 @@ mod tests {
             let message = ServerConfig::load(Some(&path), NoFlags {}).unwrap_err();
             assert!(message.contains(words), "{content}: {message}");
         }
-        assert!(ServerConfig::load(Some(Path::new("/nowhere.toml")), NoFlags {}).unwrap_err().contains("no such file"));
+        assert!(
+            ServerConfig::load(Some(Path::new("/nowhere.toml")), NoFlags {})
+                .unwrap_err()
+                .contains("no such file")
+        );
     }
 }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use jeton_net::tls::Credentials;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -140,7 +140,12 @@ impl Identities {
     /// [`CredentialsError`].
     pub fn create_client(&self, name: &str) -> Result<(String, PathBuf), CredentialsError> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.len() > 100 || !name.chars().all(is_allowed) || name.starts_with('.') || name == "server" {
+        if name.is_empty()
+            || name.len() > 100
+            || !name.chars().all(is_allowed)
+            || name.starts_with('.')
+            || name == "server"
+        {
             return Err(CredentialsError::Name(name.to_owned()));
         }
         let read = |file: &str| {

@@ -6,6 +6,7 @@
 //!
 //! Knows nothing of what a token is: that is `jeton-core`'s.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;

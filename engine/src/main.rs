@@ -1,2 +1,9 @@
 //! The `jeton` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    jeton::cli::run(jeton::cli::Arguments::parse())
+}

@@ -151,7 +151,8 @@ impl RunningServer {
         let shards = start_shards(&engine, parts.collect())?;
         let running_file = config.data.join(RUNNING_FILE);
         let note = serde_json::json!({ "address": address, "pid": std::process::id() }).to_string();
-        fs::write(&running_file, note).map_err(|source| ServeError::Data { path: running_file.clone(), source })?;
+        fs::write(&running_file, note)
+            .map_err(|source| ServeError::Data { path: running_file.clone(), source })?;
         Ok(Self { engine, shards, address, running_file, created })
     }
 

@@ -34,11 +34,12 @@ impl Seconds {
         Millis(u64::from(self.0) * 1_000)
     }
 
-    /// Whole seconds from `now` until this moment, rounded up; 0 once it has come.
+    /// Whole seconds from `now` until this moment, rounded down, so that whoever counts on them never counts on too
+    /// many; 0 in the last second and after.
     #[must_use]
     pub fn left_after(self, now: Millis) -> u32 {
         let left_ms = self.millis().0.saturating_sub(now.0);
-        u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(u32::MAX)
+        u32::try_from(left_ms / 1_000).unwrap_or(u32::MAX)
     }
 }
 
@@ -61,8 +62,10 @@ mod tests {
     }
 
     #[test]
-    fn the_seconds_left_are_zero_only_once_the_moment_has_come() {
-        assert_eq!(Seconds(2).left_after(Millis(1_999)), 1);
+    fn the_seconds_left_are_never_more_than_there_are() {
+        assert_eq!(Seconds(2).left_after(Millis(0)), 2);
+        assert_eq!(Seconds(2).left_after(Millis(1)), 1);
+        assert_eq!(Seconds(2).left_after(Millis(1_999)), 0);
         assert_eq!(Seconds(2).left_after(Millis(2_000)), 0);
         assert_eq!(Seconds(2).left_after(Millis(9_000)), 0);
     }

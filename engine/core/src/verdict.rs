@@ -130,7 +130,7 @@ pub struct Answer {
     pub verdict: Verdict,
     /// What kind of token it is.
     pub flags: AnswerFlags,
-    /// Whole seconds until it expires, rounded up.
+    /// Whole seconds until it expires, rounded down.
     pub seconds_left: u32,
     /// Its claim set.
     pub claims: ClaimsNo,

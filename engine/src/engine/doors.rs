@@ -1,7 +1,7 @@
 //! The engine's two doors, as a shard sees them.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::Sender;
 use jeton_core::check::Checks;

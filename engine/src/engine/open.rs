@@ -1,7 +1,7 @@
 //! Opening an engine: verify and replay the log, then start the threads behind it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
 use jeton_core::batch::ChainEnd;
@@ -21,6 +21,10 @@ use crate::clock::Clock;
 /// What one read of the replay brings: bounded, because sled keeps what an iterator has read.
 const REPLAY_BYTES: usize = 1 << 20;
 
+/// How long the first commit of a new log may take, and how often to look.
+const CREATION_PATIENCE: Duration = Duration::from_secs(30);
+const CREATION_LOOK: Duration = Duration::from_millis(1);
+
 /// Why an engine does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -36,6 +40,9 @@ pub enum OpenError {
     /// There is no memory for it.
     #[error(transparent)]
     Index(#[from] jeton_core::IndexError),
+    /// The first events of a new log did not become durable.
+    #[error("the log takes no writes: its first events did not become durable")]
+    Creation,
     /// A thread cannot be had.
     #[error("a thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -87,7 +94,12 @@ impl Engine {
         let view = View::new(reader, Arc::clone(state.registry()));
         let clock = Clock::start(state.last_time(), config.clock_jump_max_ms, config.accept_clock);
         let replayed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(events = end.sequence.0, tokens = state.tokens(), replayed_ms, "the log is verified and replayed");
+        tracing::info!(
+            events = end.sequence.0,
+            tokens = state.tokens(),
+            replayed_ms,
+            "the log is verified and replayed"
+        );
 
         let mut sequencer = Sequencer::new(state, end);
         if end.sequence == Sequence(0) {
@@ -95,7 +107,9 @@ impl Engine {
         }
         let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
         if restrictions.clock_in_doubt {
-            tracing::error!("the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock");
+            tracing::error!(
+                "the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock"
+            );
         }
         sequencer.set_restrictions(restrictions);
 
@@ -127,6 +141,20 @@ impl Engine {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writer_thread = thread("jeton-log").spawn(move || writing.run())?;
         let sequencer_thread = thread("jeton-sequencer").spawn(move || sequencing.run())?;
-        Ok(Self { view, clock, commands, stop, writer, figures, sequencer_thread, writer_thread })
+        let engine = Self { view, clock, commands, stop, writer, figures, sequencer_thread, writer_thread };
+        engine.await_creation()?;
+        Ok(engine)
+    }
+
+    /// A new log's first events give the administrator its rights: nobody can be answered before they are durable.
+    fn await_creation(&self) -> Result<(), OpenError> {
+        let began = Instant::now();
+        while self.published() == Sequence(0) {
+            if self.view.registry().log_failed() || began.elapsed() > CREATION_PATIENCE {
+                return Err(OpenError::Creation);
+            }
+            std::thread::sleep(CREATION_LOOK);
+        }
+        Ok(())
     }
 }

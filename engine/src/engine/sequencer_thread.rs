@@ -110,8 +110,14 @@ impl SequencerThread {
     }
 
     fn decide(&mut self, command: Command) {
-        let mut entropy = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the system's random generator works");
-        self.sequencer.handle_submission(command.reply_to, command.submission, self.clock.now(), &mut entropy);
+        let mut entropy =
+            |bytes: &mut [u8]| getrandom::fill(bytes).expect("the system's random generator works");
+        self.sequencer.handle_submission(
+            command.reply_to,
+            command.submission,
+            self.clock.now(),
+            &mut entropy,
+        );
     }
 
     fn take(&mut self, event: &LogEvent) {
@@ -168,7 +174,9 @@ impl SequencerThread {
         self.clock.adjust();
         let is_in_doubt = self.clock.is_in_doubt();
         if is_in_doubt != self.restrictions.clock_in_doubt {
-            tracing::error!("the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock");
+            tracing::error!(
+                "the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock"
+            );
             self.restrict(|restrictions| restrictions.clock_in_doubt = is_in_doubt);
         }
         if self.committing.is_some_and(|since| since.elapsed() > COMMIT_PATIENCE) {

@@ -75,7 +75,12 @@ impl WriterThread {
         let batches: Vec<StoredBatch> = commit
             .batches
             .into_iter()
-            .map(|batch| StoredBatch { first: batch.first.0, last: batch.last.0, chain: batch.hash, bytes: batch.bytes })
+            .map(|batch| StoredBatch {
+                first: batch.first.0,
+                last: batch.last.0,
+                chain: batch.hash,
+                bytes: batch.bytes,
+            })
             .collect();
         let began = Instant::now();
         loop {
@@ -97,7 +102,9 @@ impl WriterThread {
             }
         }
         self.figures.commits.fetch_add(1, Relaxed);
-        self.figures.commit_ns.fetch_add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.figures
+            .commit_ns
+            .fetch_add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.figures.log_bytes.fetch_add(batches.iter().map(|batch| batch.bytes.len() as u64).sum(), Relaxed);
         let _ = self.events.send(LogEvent::Durable(last));
     }

@@ -1,0 +1,452 @@
+//! The client: what can be asked, and how patiently.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use jeton_core::command::{Access, ChangeRights, Command, ConsumeToken, IssueTokens, RevokeTarget};
+use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
+use jeton_core::numbers::{ClaimsNo, IdempotencyKey, LogId, Sequence, SubjectNo};
+use jeton_core::outcome::{Outcome, Rejection, Reply, RevokeReport};
+use jeton_core::rights::Rights;
+use jeton_core::time::Seconds;
+use jeton_core::token::{Token, TokenId};
+use jeton_core::verdict::Answer;
+use jeton_wire::request::{Request, encode_validate};
+use jeton_wire::response::{HelloAck, Response};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::link::{Link, endpoint};
+use crate::{Check, Error, Name};
+
+/// Tokens in one frame of a batch.
+const FRAME_TOKENS: usize = 512;
+/// The first pause before a new connection; it doubles, with jitter.
+const RECONNECT_FIRST: Duration = Duration::from_millis(20);
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// What the answers of a validate must rest on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// On what the server has published, which is everything it has acknowledged.
+    #[default]
+    Latest,
+    /// On this event at least.
+    AtLeast(Sequence),
+    /// On everything that this client was told of, by whatever server.
+    ReadYourWrites,
+}
+
+/// Tokens that were issued.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The tokens, in the order of the subjects. The server cannot show them again.
+    pub tokens: Vec<Token>,
+    /// When they expire.
+    pub expires: Seconds,
+    /// Their claim set.
+    pub claims: ClaimsNo,
+    /// The consistency token of the write.
+    pub sequence: Sequence,
+}
+
+/// What a revoke did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// How many tokens or claim sets.
+    pub report: RevokeReport,
+    /// The consistency token of the write.
+    pub sequence: Sequence,
+}
+
+/// A stretch of the log.
+#[derive(Clone, Debug)]
+pub struct LogPage {
+    /// The first event still there.
+    pub first: Sequence,
+    /// The last durable event.
+    pub head: Sequence,
+    /// Sealed batches; empty past the head.
+    pub batches: Vec<Vec<u8>>,
+}
+
+/// A client of one server. Clones share its connection.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    endpoint: quinn::Endpoint,
+    link: Mutex<Option<Arc<Link>>>,
+    in_flight: Semaphore,
+    /// The last event this client was told of.
+    seen: AtomicU64,
+    cache: Cache,
+}
+
+fn new_key() -> Result<IdempotencyKey, Error> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| Error::Failed(format!("no random bytes: {error}")))?;
+    Ok(IdempotencyKey(key))
+}
+
+fn unexpected() -> Error {
+    Error::Protocol("the answer is to another question".to_owned())
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Error::Identity`], [`Error::Connect`], [`Error::Deadline`], [`Error::Protocol`].
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let inner = Inner {
+            endpoint: endpoint(&config)?,
+            link: Mutex::new(None),
+            in_flight: Semaphore::new(config.in_flight_max),
+            seen: AtomicU64::new(0),
+            cache: Cache::default(),
+            config,
+        };
+        let client = Self(Arc::new(inner));
+        let link = client.link();
+        tokio::time::timeout(client.0.config.deadline, link).await.map_err(|_| Error::Deadline)??;
+        Ok(client)
+    }
+
+    /// The connection, made anew if it was lost.
+    async fn link(&self) -> Result<Arc<Link>, Error> {
+        let mut current = self.0.link.lock().await;
+        if let Some(link) = current.as_ref().filter(|link| link.is_open()) {
+            return Ok(Arc::clone(link));
+        }
+        *current = None;
+        let link = Arc::new(Link::open(&self.0.endpoint, &self.0.config).await?);
+        *current = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Asks until there is an answer or the deadline has passed: again on a new connection if one was lost, again
+    /// after a pause if the server is busy.
+    async fn ask(&self, encode: impl Fn(u64, &mut Vec<u8>)) -> Result<(Response, LogId), Error> {
+        // What kept it from an answer so far: better than a bare "too late".
+        let obstacle = std::sync::Mutex::new(None);
+        let asking = async {
+            let _permit = self.0.in_flight.acquire().await.map_err(|_| unexpected())?;
+            let mut pause = RECONNECT_FIRST;
+            let mut busy = 0;
+            loop {
+                let answer = match self.link().await {
+                    Ok(link) => link.call(&encode).await.map(|response| (response, link.ack.log)),
+                    Err(error) => Err(error),
+                };
+                match answer {
+                    Ok((Response::Busy { retry_ms }, _)) => {
+                        busy += 1;
+                        if busy > self.0.config.busy_retries_max {
+                            return Err(Error::Busy);
+                        }
+                        tokio::time::sleep(jittered(Duration::from_millis(u64::from(retry_ms)) * busy)).await;
+                    }
+                    Ok((Response::NotAllowed, _)) => return Err(Error::NotAllowed),
+                    Ok((Response::Failed(message), _)) => return Err(Error::Failed(message)),
+                    Ok(answer) => return Ok(answer),
+                    Err(error) if error.is_lost() => {
+                        tracing::debug!(%error, "asking again on a new connection");
+                        *obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        tokio::time::sleep(jittered(pause)).await;
+                        pause = (pause * 2).min(RECONNECT_MAX);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let answer = tokio::time::timeout(self.0.config.deadline, asking).await;
+        answer.unwrap_or_else(|_| {
+            let obstacle = obstacle.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Err(obstacle.unwrap_or(Error::Deadline))
+        })
+    }
+
+    fn saw(&self, sequence: Sequence) {
+        self.0.seen.fetch_max(sequence.0, Ordering::AcqRel);
+    }
+
+    fn min_sequence(&self, consistency: Consistency) -> Sequence {
+        match consistency {
+            Consistency::Latest => Sequence(0),
+            Consistency::AtLeast(sequence) => sequence,
+            Consistency::ReadYourWrites => Sequence(self.0.seen.load(Ordering::Acquire)),
+        }
+    }
+
+    // ---- validate ----
+
+    /// Asks whether one token is good.
+    ///
+    /// # Errors
+    /// [`Error`]; a denial is an answer, not an error.
+    pub async fn validate(&self, token: &Token, check: &Check) -> Result<Answer, Error> {
+        let answers = self.validate_batch(std::slice::from_ref(token), check, Consistency::Latest).await?;
+        answers.first().copied().ok_or_else(unexpected)
+    }
+
+    /// Asks about many tokens at once; the answers come in their order.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Behind`] if the server has not reached what `consistency` asks for.
+    pub async fn validate_batch(
+        &self,
+        tokens: &[Token],
+        check: &Check,
+        consistency: Consistency,
+    ) -> Result<Vec<Answer>, Error> {
+        let bytes: Vec<[u8; 32]> = tokens.iter().map(Token::to_bytes).collect();
+        let min_sequence = self.min_sequence(consistency);
+        let mut answers = Vec::with_capacity(tokens.len());
+        for frame in bytes.chunks(FRAME_TOKENS) {
+            let ask = self.ask(|id, into| {
+                encode_validate(id, frame, &[check.on_wire()], None, min_sequence, true, into);
+            });
+            match ask.await?.0 {
+                Response::Answers { published, answers: these } if these.len() == frame.len() => {
+                    self.saw(published);
+                    answers.extend(these);
+                }
+                Response::Behind { published } => return Err(Error::Behind { published: published.0 }),
+                _ => return Err(unexpected()),
+            }
+        }
+        Ok(answers)
+    }
+
+    // ---- writes ----
+
+    async fn write(
+        &self,
+        key: Option<IdempotencyKey>,
+        command: Command,
+    ) -> Result<(Sequence, Outcome), Error> {
+        let key = Some(key.map_or_else(new_key, Ok)?);
+        let request = Request::Write { key, command };
+        match self.ask(|id, into| request.encode(id, into)).await?.0 {
+            Response::Written { reply: Reply { sequence, result }, .. } => {
+                self.saw(sequence);
+                match result {
+                    Ok(outcome) => Ok((sequence, outcome)),
+                    Err(Rejection::Indeterminate) => Err(Error::Indeterminate),
+                    Err(Rejection::Busy { .. }) => Err(Error::Busy),
+                    Err(rejection) => Err(Error::Rejected(rejection)),
+                }
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Issues tokens, one for each subject.
+    ///
+    /// With a `key` of the caller's, repeating the call after a lost answer leaves at most one live token for each
+    /// subject: what the key issued before is revoked first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn issue(&self, issue: IssueTokens, key: Option<IdempotencyKey>) -> Result<Issued, Error> {
+        match self.write(key, Command::IssueTokens(issue)).await? {
+            (sequence, Outcome::Issued { tokens, expires, claims }) => {
+                Ok(Issued { tokens, expires, claims, sequence })
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Extends the life of a renewable token; returns when it expires now.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn renew(&self, token: &Token, ttl_s: u32) -> Result<Seconds, Error> {
+        match self.write(None, Command::RenewToken { token: token.clone(), ttl_s }).await? {
+            (_, Outcome::Renewed { expires }) => Ok(expires),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Spends one use of a limited-use token if it is good for `check`; returns the answer and the uses left.
+    ///
+    /// The key makes a repetition after a lost answer spend nothing more; without one of the caller's, this call makes
+    /// one for its own repetitions.
+    ///
+    /// # Errors
+    /// [`Error`]; a denial is an answer, not an error.
+    pub async fn consume(
+        &self,
+        token: &Token,
+        check: &Check,
+        key: Option<IdempotencyKey>,
+    ) -> Result<(Answer, u32), Error> {
+        let access = check.access.clone().map(|(action, resource)| Access { action, resource });
+        let (audience, binding) = (check.audience.clone(), check.binding);
+        let consume = ConsumeToken { token: token.clone(), access, audience, binding };
+        match self.write(key, Command::ConsumeToken(consume)).await? {
+            (_, Outcome::Consumed { answer, uses_left }) => Ok((answer, uses_left)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Revokes everything that the target names. When this returns, no server of this log says `valid` to any of it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn revoke(&self, target: RevokeTarget) -> Result<Revoked, Error> {
+        match self.write(None, Command::Revoke(target)).await? {
+            (sequence, Outcome::Revoked(report)) => Ok(Revoked { report, sequence }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Gives a client rights in a tenant; returns all it has there now.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn grant_rights(&self, client: Name, tenant: Name, rights: Rights) -> Result<Rights, Error> {
+        self.change_rights(Command::GrantRights(ChangeRights { client, tenant, rights })).await
+    }
+
+    /// Takes rights in a tenant from a client; returns what it keeps there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn withdraw_rights(&self, client: Name, tenant: Name, rights: Rights) -> Result<Rights, Error> {
+        self.change_rights(Command::WithdrawRights(ChangeRights { client, tenant, rights })).await
+    }
+
+    async fn change_rights(&self, command: Command) -> Result<Rights, Error> {
+        match self.write(None, command).await? {
+            (_, Outcome::RightsChanged { rights }) => Ok(rights),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Creates a tenant.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn create_tenant(&self, name: Name) -> Result<(), Error> {
+        match self.write(None, Command::CreateTenant { name }).await? {
+            (_, Outcome::TenantCreated { .. }) => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    // ---- reads ----
+
+    async fn read(&self, request: Request<'_>) -> Result<(Response, LogId), Error> {
+        self.ask(|id, into| request.encode(id, into)).await
+    }
+
+    /// What is in a claim set, from the cache if it is there; `None` if there is none that this identity may see.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn claims(&self, claims: ClaimsNo) -> Result<Option<Arc<ClaimsInfo>>, Error> {
+        let log = self.link().await?.ack.log;
+        if let Some(known) = self.0.cache.claims(log, claims) {
+            return Ok(Some(known));
+        }
+        let (Response::Claims(info), log) = self.read(Request::Claims(claims)).await? else {
+            return Err(unexpected());
+        };
+        let info = info.map(Arc::new);
+        info.iter().for_each(|info| self.0.cache.keep_claims(log, self.0.config.cache_max, info));
+        Ok(info)
+    }
+
+    /// Who a subject is, from the cache if it is there; `None` if there is none that this identity may see.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn subject(&self, subject: SubjectNo) -> Result<Option<Arc<SubjectInfo>>, Error> {
+        let log = self.link().await?.ack.log;
+        if let Some(known) = self.0.cache.subject(log, subject) {
+            return Ok(Some(known));
+        }
+        let (Response::Subject(info), log) = self.read(Request::Subject(subject)).await? else {
+            return Err(unexpected());
+        };
+        let info = info.map(Arc::new);
+        info.iter().for_each(|info| self.0.cache.keep_subject(log, self.0.config.cache_max, info));
+        Ok(info)
+    }
+
+    /// Everything that is known of a token; `None` if there is none that this identity may inspect.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn inspect(&self, id: TokenId) -> Result<Option<Inspection>, Error> {
+        match self.read(Request::Inspect(id)).await?.0 {
+            Response::Inspection(info) => Ok(info),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Every client and its rights.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn clients(&self) -> Result<Vec<ClientInfo>, Error> {
+        match self.read(Request::Clients).await?.0 {
+            Response::Clients(clients) => Ok(clients),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The server's counters and histograms, as JSON.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn stats(&self) -> Result<String, Error> {
+        match self.read(Request::Stats).await?.0 {
+            Response::Stats(json) => Ok(json),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Sealed batches of the log, from the one that holds event `from`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn log_page(&self, from: Sequence, bytes_max: u32) -> Result<LogPage, Error> {
+        match self.read(Request::ReadLog { from, bytes_max }).await?.0 {
+            Response::LogPage { first, head, batches } => Ok(LogPage { first, head, batches }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The server's side of the last hello: which log it serves, and how far that was.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn server_info(&self) -> Result<HelloAck, Error> {
+        Ok(self.link().await?.ack)
+    }
+
+    /// Whether the server is there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        match self.read(Request::Ping).await?.0 {
+            Response::Pong => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// Between half and all of `pause`, so that many clients do not come back at once.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0; 1];
+    let _ = getrandom::fill(&mut byte); // without it they do come back at once
+    pause / 2 + pause * u32::from(byte[0]) / 512
+}

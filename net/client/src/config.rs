@@ -1,0 +1,98 @@
+//! Where to connect, as whom, and how patiently.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::Error;
+
+/// A client certificate with its key, and the authority that the server's certificate must be of.
+#[derive(Clone, Debug)]
+pub struct Identity(Arc<Parts>);
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
+}
+
+fn unusable(what: &str) -> impl Fn(String) -> Error + '_ {
+    move |reason| Error::Identity(format!("{what}: {reason}"))
+}
+
+fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|error| unusable(what)(error.to_string()))?;
+    if all.is_empty() { Err(unusable(what)("holds no certificate".to_owned())) } else { Ok(all) }
+}
+
+impl Identity {
+    /// Reads `ca.pem`, `client.pem` and `client.key` of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Identity`], with the file.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let read = |file: &str| {
+            let path = dir.as_ref().join(file);
+            std::fs::read(&path).map_err(|error| Error::Identity(format!("{}: {error}", path.display())))
+        };
+        Self::from_pem(&read("ca.pem")?, &read("client.pem")?, &read("client.key")?)
+    }
+
+    /// Reads PEM texts: the authority, the client's chain, its key.
+    ///
+    /// # Errors
+    /// [`Error::Identity`], with which of them.
+    pub fn from_pem(authority: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Parts {
+            chain: certificates("the client certificate", chain)?,
+            key: PrivateKeyDer::from_pem_slice(key)
+                .map_err(|error| unusable("the client key")(error.to_string()))?,
+            authorities: certificates("the authority", authority)?,
+        })))
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// How to reach a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The name that its certificate must have.
+    pub server_name: String,
+    /// Who we are.
+    pub identity: Identity,
+    /// How long a request may take, connecting and repeating included.
+    pub deadline: Duration,
+    /// Requests under way at a time; more wait.
+    pub in_flight_max: usize,
+    /// How often a busy server is asked again.
+    pub busy_retries_max: u32,
+    /// Claim sets and subjects remembered, each.
+    pub cache_max: usize,
+}
+
+impl Config {
+    /// The usual patience: 5 s a request, 1,024 requests at a time.
+    #[must_use]
+    pub fn new(address: SocketAddr, identity: Identity) -> Self {
+        Self {
+            address,
+            server_name: "jeton".to_owned(),
+            identity,
+            deadline: Duration::from_secs(5),
+            in_flight_max: 1_024,
+            busy_retries_max: 8,
+            cache_max: 10_000,
+        }
+    }
+}
