@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming,
-    ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event,
+    Incoming, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
 };
 
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
@@ -140,7 +140,8 @@ impl Driver {
     /// The certificates the peer showed, its own first; empty before the handshake is done.
     #[must_use]
     pub fn peer_certificates(&self, conn: ConnId) -> Vec<rustls_pki_types::CertificateDer<'static>> {
-        let identity = self.conns.get(&conn.handle()).and_then(|conn| conn.inner.crypto_session().peer_identity());
+        let identity =
+            self.conns.get(&conn.handle()).and_then(|conn| conn.inner.crypto_session().peer_identity());
         identity.and_then(|any| any.downcast().ok()).map(|chain| *chain).unwrap_or_default()
     }
 
@@ -438,7 +439,11 @@ fn lose(events: &mut VecDeque<DriverEvent>, conn: &mut Conn, handle: ConnectionH
 fn words_for(reason: &ConnectionError) -> String {
     match reason {
         ConnectionError::ApplicationClosed(close) => {
-            format!("closed by the peer with code {}: {}", close.error_code, String::from_utf8_lossy(&close.reason))
+            format!(
+                "closed by the peer with code {}: {}",
+                close.error_code,
+                String::from_utf8_lossy(&close.reason)
+            )
         }
         other => other.to_string(),
     }

@@ -25,7 +25,9 @@ pub enum IdentityError {
     #[error("a client certificate has exactly one URI among its subject alternative names, not {0}")]
     Uris(usize),
     /// The URI is too long, empty or has control characters.
-    #[error("the URI of a client certificate has 1 to {IDENTITY_BYTES_MAX} bytes, none of them control characters")]
+    #[error(
+        "the URI of a client certificate has 1 to {IDENTITY_BYTES_MAX} bytes, none of them control characters"
+    )]
     Uri,
 }
 

@@ -113,7 +113,14 @@ impl<D: Validate + Submit> Server<D> {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn close(&mut self, now: Instant, conn: ConnId, code: CloseCode, reason: &'static str, driver: &mut Driver) {
+    fn close(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        code: CloseCode,
+        reason: &'static str,
+        driver: &mut Driver,
+    ) {
         driver.close(now, conn, code.code(), reason);
         self.forget(conn);
     }
@@ -138,7 +145,12 @@ impl<D: Validate + Submit> Server<D> {
             }
             Some(Err(error)) => {
                 tracing::info!(%error, "a client certificate names nobody");
-                driver.close(now, conn, CloseCode::Identity.code(), "the certificate needs exactly one URI SAN");
+                driver.close(
+                    now,
+                    conn,
+                    CloseCode::Identity.code(),
+                    "the certificate needs exactly one URI SAN",
+                );
             }
             None => driver.close(now, conn, CloseCode::Identity.code(), "no client certificate"),
         }
@@ -146,7 +158,8 @@ impl<D: Validate + Submit> Server<D> {
 
     fn read(&mut self, now: Instant, conn: ConnId, stream: u64, driver: &mut Driver) {
         loop {
-            let is_backed_up = self.clients.get(&conn).is_none_or(|client| client.unsent.contains_key(&stream));
+            let is_backed_up =
+                self.clients.get(&conn).is_none_or(|client| client.unsent.contains_key(&stream));
             if is_backed_up {
                 return; // goes on in `resume`, once what is owed was taken
             }

@@ -162,7 +162,12 @@ enum Phase {
 }
 
 impl<H: Handler> Shard<H> {
-    fn new(parts: ShardParts, handler: H, bell: Arc<Bell>, stop: Arc<AtomicBool>) -> Result<Self, ShardError> {
+    fn new(
+        parts: ShardParts,
+        handler: H,
+        bell: Arc<Bell>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, ShardError> {
         Ok(Self {
             socket: parts.socket,
             receive: ReceiveBuffer::default(),
@@ -203,8 +208,9 @@ impl<H: Handler> Shard<H> {
         let mut has_worked = false;
         for _ in 0..RECEIVES_PER_TURN {
             let driver = &mut self.driver;
-            let received =
-                self.socket.receive(&mut self.receive, |origin, data| driver.handle_datagram(now, origin, data))?;
+            let received = self
+                .socket
+                .receive(&mut self.receive, |origin, data| driver.handle_datagram(now, origin, data))?;
             has_worked |= received > 0;
             if received == 0 {
                 break;

@@ -129,7 +129,8 @@ impl Socket {
         };
         let mut count = 0;
         for (meta, bytes) in buffer.metas.iter().zip(buffer.bytes.chunks(RECEIVE_BYTES)).take(received) {
-            let origin = Origin { remote: meta.addr, local_ip: meta.dst_ip, ecn: meta.ecn.map(|ecn| ecn as u8) };
+            let origin =
+                Origin { remote: meta.addr, local_ip: meta.dst_ip, ecn: meta.ecn.map(|ecn| ecn as u8) };
             let filled = bytes.get(..meta.len).unwrap_or_default();
             for datagram in filled.chunks(meta.stride.max(1)) {
                 take(origin, BytesMut::from(datagram));

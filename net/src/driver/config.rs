@@ -109,7 +109,14 @@ impl DriverConfig {
     /// A driver that only connects.
     #[must_use]
     pub fn client() -> Self {
-        Self { server: None, limits: Limits::default(), shard: 0, shards: 1, large_datagrams: false, seed: None }
+        Self {
+            server: None,
+            limits: Limits::default(),
+            shard: 0,
+            shards: 1,
+            large_datagrams: false,
+            seed: None,
+        }
     }
 
     /// A driver that accepts, as the only shard.

@@ -131,7 +131,8 @@ pub trait Put {
 
 impl Put for Vec<u8> {
     fn put_bytes(&mut self, bytes: &[u8]) {
-        let length = u16::try_from(bytes.len()).expect("texts on the wire are bounded far below 65,536 bytes");
+        let length =
+            u16::try_from(bytes.len()).expect("texts on the wire are bounded far below 65,536 bytes");
         self.extend_from_slice(&length.to_le_bytes());
         self.extend_from_slice(bytes);
     }

@@ -127,7 +127,9 @@ impl<'a> Request<'a> {
                 into.put_optional(*key, |into, key| into.extend_from_slice(&key.0));
                 command::encode(command, into);
             }),
-            Self::Claims(number) => append(into, CLAIMS, request, |into| into.extend_from_slice(&number.0.to_le_bytes())),
+            Self::Claims(number) => {
+                append(into, CLAIMS, request, |into| into.extend_from_slice(&number.0.to_le_bytes()))
+            }
             Self::Subject(number) => {
                 append(into, SUBJECT, request, |into| into.extend_from_slice(&number.0.to_le_bytes()));
             }

@@ -161,7 +161,8 @@ fn decode_answers(cursor: &mut Cursor<'_>) -> Result<Response, WireError> {
     for _ in 0..count {
         let mut answer = answer_from(cursor.array()?)?;
         if with_subjects == 1 {
-            answer.subject = SubjectNo(u32::try_from(cursor.u64()?).map_err(|_| WireError::Invalid("a subject"))?);
+            answer.subject =
+                SubjectNo(u32::try_from(cursor.u64()?).map_err(|_| WireError::Invalid("a subject"))?);
         }
         answers.push(answer);
     }
@@ -177,7 +178,9 @@ impl Response {
                 let with_subjects = answers.iter().any(|answer| answer.subject != SubjectNo(0));
                 return encode_answers(request, *published, answers, with_subjects, into);
             }
-            Self::Behind { published } => (BEHIND, &|into| into.extend_from_slice(&published.0.to_le_bytes())),
+            Self::Behind { published } => {
+                (BEHIND, &|into| into.extend_from_slice(&published.0.to_le_bytes()))
+            }
             Self::Written { log, partition, reply } => (WRITTEN, &|into| {
                 into.extend_from_slice(&log.0);
                 into.extend_from_slice(&partition.0.to_le_bytes());
@@ -185,7 +188,9 @@ impl Response {
             }),
             Self::Claims(info) => (CLAIMS, &|into| into.put_optional(info.as_ref(), info::put_claims)),
             Self::Subject(info) => (SUBJECT, &|into| into.put_optional(info.as_ref(), info::put_subject)),
-            Self::Inspection(info) => (INSPECTION, &|into| into.put_optional(info.as_ref(), info::put_inspection)),
+            Self::Inspection(info) => {
+                (INSPECTION, &|into| into.put_optional(info.as_ref(), info::put_inspection))
+            }
             Self::Clients(clients) => (CLIENTS, &|into| info::put_clients(clients, into)),
             Self::Stats(json) => (STATS, &|into| into.extend_from_slice(json.as_bytes())),
             Self::LogPage { first, head, batches } => (LOG_PAGE, &|into| {
@@ -221,7 +226,8 @@ impl Response {
             INSPECTION => Self::Inspection(cursor.optional(info::inspection)?),
             CLIENTS => Self::Clients(info::clients(&mut cursor)?),
             STATS => {
-                let json = std::str::from_utf8(cursor.rest()).map_err(|_| WireError::Invalid("text is not UTF-8"))?;
+                let json = std::str::from_utf8(cursor.rest())
+                    .map_err(|_| WireError::Invalid("text is not UTF-8"))?;
                 Self::Stats(json.to_owned())
             }
             LOG_PAGE => decode_page(&mut cursor)?,

@@ -44,7 +44,6 @@ pub struct Tally {
     pub not_allowed: u64,
 }
 
-
 /// A request on its way through a door.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -236,7 +235,8 @@ impl Session {
         published: Sequence,
         mut send: impl FnMut(u64, &[u8]),
     ) -> Result<(), crate::CloseCode> {
-        let is_slow = |partial: &Partial| !partial.bytes.is_empty() && now_ms >= partial.since_ms + REQUEST_MS;
+        let is_slow =
+            |partial: &Partial| !partial.bytes.is_empty() && now_ms >= partial.since_ms + REQUEST_MS;
         if self.partial.values().any(is_slow) {
             return Err(crate::CloseCode::TooSlow);
         }

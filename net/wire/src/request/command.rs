@@ -24,10 +24,9 @@ fn token(cursor: &mut Cursor<'_>) -> Result<Token, WireError> {
 pub(super) fn consume(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
     let token = token(cursor)?;
     let check = decode_check(cursor)?;
-    let access = check.access.map(|query| Access {
-        action: query.action().to_owned(),
-        resource: query.resource().to_owned(),
-    });
+    let access = check
+        .access
+        .map(|query| Access { action: query.action().to_owned(), resource: query.resource().to_owned() });
     let audience = check.audience.map(str::to_owned);
     Ok(Command::ConsumeToken(ConsumeToken { token, access, audience, binding: check.binding }))
 }

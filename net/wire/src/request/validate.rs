@@ -64,14 +64,22 @@ impl<'a> ValidateRequest<'a> {
             return Err(WireError::Invalid(rule));
         }
         let tokens = cursor.take(count * 32)?.as_chunks::<32>().0;
-        let indexes = names_checks.then(|| cursor.take(count * 2)).transpose()?.map(|bytes| bytes.as_chunks::<2>().0);
+        let indexes =
+            names_checks.then(|| cursor.take(count * 2)).transpose()?.map(|bytes| bytes.as_chunks::<2>().0);
         if let Some(indexes) = indexes
             && indexes.iter().any(|index| u16::from_le_bytes(*index) >= check_count)
         {
             return Err(WireError::Invalid("a token names a check that is not there"));
         }
         let checks = cursor.rest();
-        let request = Self { tokens, min_sequence, with_subjects: bits & WITH_SUBJECTS != 0, indexes, check_count, checks };
+        let request = Self {
+            tokens,
+            min_sequence,
+            with_subjects: bits & WITH_SUBJECTS != 0,
+            indexes,
+            check_count,
+            checks,
+        };
         request.each_check(|_| {})?;
         Ok(request)
     }
@@ -97,7 +105,8 @@ impl<'a> ValidateRequest<'a> {
         let mut table = Vec::with_capacity(usize::from(self.check_count));
         // It decoded when the request did.
         let _ = self.each_check(|check| table.push(check));
-        let named = self.indexes.unwrap_or_default().iter().map(|index| usize::from(u16::from_le_bytes(*index)));
+        let named =
+            self.indexes.unwrap_or_default().iter().map(|index| usize::from(u16::from_le_bytes(*index)));
         into.clear();
         into.extend(named.filter_map(|index| table.get(index).copied()));
     }

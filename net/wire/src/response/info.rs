@@ -35,7 +35,11 @@ pub(super) fn put_subject(into: &mut Vec<u8>, info: &SubjectInfo) {
 }
 
 pub(super) fn subject(cursor: &mut Cursor<'_>) -> Result<SubjectInfo, WireError> {
-    Ok(SubjectInfo { subject: SubjectNo(cursor.u32()?), tenant: cursor.text()?.to_owned(), name: optional_text(cursor)? })
+    Ok(SubjectInfo {
+        subject: SubjectNo(cursor.u32()?),
+        tenant: cursor.text()?.to_owned(),
+        name: optional_text(cursor)?,
+    })
 }
 
 pub(super) fn put_inspection(into: &mut Vec<u8>, info: &Inspection) {

@@ -55,7 +55,8 @@ impl Session {
             }
         }
         self.tally.tokens += request.tokens.len() as u64;
-        self.tally.valid += self.answers.iter().filter(|answer| answer.verdict == Verdict::Valid).count() as u64;
+        self.tally.valid +=
+            self.answers.iter().filter(|answer| answer.verdict == Verdict::Valid).count() as u64;
         encode_answers(id, published, &self.answers, request.with_subjects, out);
     }
 

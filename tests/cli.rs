@@ -1,0 +1,201 @@
+//! The command line, driven as a user drives it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use jeton_tests::{Server, run};
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+fn one_line(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.trim().lines().count(), 1, "one clear line: {text}");
+    text
+}
+
+#[test]
+fn the_worked_example_does_what_the_readme_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let server = Server::start(data);
+    let issue =
+        ["issue", "--subject", "alice", "--ttl", "1h", "--grant", "read,comment on journal/42", "--json"];
+    let issued = run(data, &issue, "");
+    assert_eq!(code(&issued), 0, "{}", words(&issued));
+    let token = String::from_utf8(issued.stdout).unwrap();
+    let validate = |more: &[&str]| code(&run(data, &[&["validate", "-"], more].concat(), &token));
+    assert_eq!(validate(&["--action", "read", "--resource", "journal/42"]), 0);
+    assert_eq!(validate(&["--action", "read", "--resource", "journal/43"]), 1);
+    let revoked = run(data, &["revoke", "--subject", "alice"], "");
+    assert!(words(&revoked).contains("revoked 1 tokens"), "{}", words(&revoked));
+    assert_eq!(validate(&[]), 1);
+    let while_it_runs = run(data, &["log", "verify"], "");
+    assert_eq!(code(&while_it_runs), 0, "{}", words(&while_it_runs));
+    server.kill9();
+    let server = Server::start(data);
+    assert_eq!(validate(&[]), 1);
+    server.terminate();
+    let offline = run(data, &["log", "verify"], "");
+    assert_eq!((code(&offline), offline.stdout), (0, while_it_runs.stdout));
+    let shown = run(data, &["log", "show", "--json"], "");
+    assert!(
+        words(&shown).contains("SubjectRevoked") && words(&shown).contains("\"alice\""),
+        "{}",
+        words(&shown)
+    );
+}
+
+#[test]
+fn a_one_use_token_is_consumed_once_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let _server = Server::start(data);
+    let token =
+        String::from_utf8(run(data, &["issue", "--subject", "bob", "--uses", "1"], "").stdout).unwrap();
+    let plain = run(data, &["validate", "-"], &token);
+    assert_eq!((code(&plain), words(&plain).trim()), (1, "consume_required"));
+    assert_eq!(code(&run(data, &["validate", "-", "--consume"], &token)), 0);
+    let again = run(data, &["validate", "-", "--consume"], &token);
+    assert_eq!((code(&again), words(&again).trim()), (1, "spent"));
+    let inspected: serde_json::Value =
+        serde_json::from_slice(&run(data, &["inspect", "-", "--json"], &token).stdout).unwrap();
+    assert_eq!(inspected["uses"]["left"], 0);
+    assert_eq!(inspected["subject"], "bob");
+}
+
+#[test]
+fn what_goes_wrong_is_one_clear_line_and_exit_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let nobody = run(data, &["issue", "--subject", "x"], "");
+    assert_eq!(code(&nobody), 2);
+    assert!(one_line(&nobody).contains("no server runs on"), "{}", words(&nobody));
+    let no_log = run(data, &["log", "verify"], "");
+    assert_eq!(code(&no_log), 2);
+
+    let server = Server::start(data);
+    let typo = "jtn_0000000000000000000000000000000000000000000000001";
+    let bad = run(data, &["validate", typo], "");
+    assert_eq!(code(&bad), 2);
+    assert!(one_line(&bad).contains("checksum") && !words(&bad).contains(typo), "{}", words(&bad));
+    for usage in
+        [&["validate"][..], &["issue"], &["revoke"], &["issue", "--subject", "x", "--grant", "nonsense"]]
+    {
+        assert_eq!(code(&run(data, usage, "")), 2, "{usage:?}");
+    }
+    let second = run(data, &["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(code(&second), 2);
+    assert!(one_line(&second).contains("in use by process"), "{}", words(&second));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let taken = run(elsewhere.path(), &["serve", "--listen", &server.address.to_string()], "");
+    assert_eq!(code(&taken), 2);
+    assert!(one_line(&taken).contains("is in use: stop what uses it"), "{}", words(&taken));
+    let open = run(elsewhere.path(), &["serve", "--listen", "0.0.0.0:0"], "");
+    assert!(one_line(&open).contains("--allow-development-authority"), "{}", words(&open));
+    let config = elsewhere.path().join("bad.toml");
+    std::fs::write(&config, "tokens_max = \"many\"").unwrap();
+    let refused = run(elsewhere.path(), &["serve", "--config", config.to_str().unwrap()], "");
+    assert!(one_line(&refused).contains("tokens_max"), "{}", words(&refused));
+}
+
+#[test]
+fn a_data_directory_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let refused = run(&file, &["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(code(&refused), 2);
+    assert!(one_line(&refused).contains("choose another with --data"), "{}", words(&refused));
+}
+
+#[test]
+fn configuration_comes_from_file_environment_and_flags_in_that_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("jeton.toml");
+    std::fs::write(&config, "listen = \"127.0.0.1:1001\"\ntokens_max = 5000\ntokens_initial = 100\n")
+        .unwrap();
+    let arguments =
+        ["serve", "--config", config.to_str().unwrap(), "--print-config", "--tokens-initial", "200"];
+    let printed = String::from_utf8(run(dir.path(), &arguments, "").stdout).unwrap();
+    for line in ["listen = \"127.0.0.1:1001\"", "tokens_max = 5000", "tokens_initial = 200"] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} in {printed}");
+    }
+    assert!(
+        printed.contains(&format!("data = \"{}\"", dir.path().display())),
+        "the environment counts: {printed}"
+    );
+}
+
+#[test]
+fn completions_are_printed_for_shells() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let printed = run(dir.path(), &["completions", shell], "");
+        assert_eq!(code(&printed), 0);
+        assert!(words(&printed).contains("validate"));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            std::fs::copy(entry.path(), target).map(drop).unwrap()
+        }
+    }
+}
+
+fn segments(data: &Path) -> Vec<PathBuf> {
+    let dirs = std::fs::read_dir(data.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    dirs.map(|dir| dir.join("db")).filter(|db| db.is_file()).collect()
+}
+
+#[test]
+fn a_byte_changed_inside_a_stored_event_is_named_by_verify_and_refused_by_serve_in_the_same_words() {
+    const SUBJECT: &[u8] = b"alice-in-wonderland";
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    for subject in ["first", "alice-in-wonderland", "last"] {
+        assert_eq!(code(&run(dir.path(), &["issue", "--subject", subject], "")), 0);
+    }
+    server.terminate();
+    let changed = tempfile::tempdir().unwrap();
+    copy(dir.path(), changed.path());
+    let mut count = 0;
+    for db in segments(changed.path()) {
+        let mut bytes = std::fs::read(&db).unwrap();
+        let found: Vec<_> = bytes
+            .windows(SUBJECT.len())
+            .enumerate()
+            .filter(|(_, at)| *at == SUBJECT)
+            .map(|(at, _)| at)
+            .collect();
+        for at in &found {
+            bytes[at + 3] ^= 1;
+        }
+        count += found.len();
+        std::fs::write(db, bytes).unwrap();
+    }
+    assert!(count > 0, "the name is in the store's files");
+    let verify = run(changed.path(), &["log", "verify"], "");
+    assert_eq!(code(&verify), 2, "{}", words(&verify));
+    let message = words(&verify);
+    let broken = message.split("sequence number ").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
+    let first_broken: u64 = broken.parse().unwrap();
+    assert!((4..=9).contains(&first_broken), "{message}");
+    let serve = run(changed.path(), &["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(code(&serve), 2);
+    assert!(words(&serve).contains(message.trim()), "verify: {message}\nserve: {}", words(&serve));
+    let still = run(changed.path(), &["log", "verify"], "");
+    assert_eq!(words(&still), message, "a refused start leaves the evidence as it is");
+}
