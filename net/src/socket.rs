@@ -4,6 +4,7 @@ pub(crate) mod options;
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
@@ -14,6 +15,10 @@ use crate::driver::{Origin, Transmit};
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// The kernel's buffers, as far as it allows.
 const KERNEL_BUFFER_BYTES: usize = 4 << 20;
+
+/// How often, and how long apart, an address in use is tried again.
+const BIND_TRIES: usize = 20;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a socket cannot be bound, with what helps.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +75,22 @@ pub fn bind_shards(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, Bi
         _ => BindError::Other { address, source },
     };
     // SO_REUSEPORT lets any process of the same user join: ask without it first.
-    let probe = UdpSocket::bind(address).map_err(describe)?;
+    let probe = bind_patiently(address).map_err(describe)?;
     let bound = probe.local_addr().map_err(describe)?;
     drop(probe);
     (0..shards).map(|_| Socket::bind(bound, true).map_err(describe)).collect()
+}
+
+/// Binds an address that a process killed a moment ago may still hold: the kernel takes its rings apart only after it
+/// is gone, and its sockets with them.
+fn bind_patiently(address: SocketAddr) -> io::Result<UdpSocket> {
+    for _ in 0..BIND_TRIES {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(BIND_PAUSE),
+            bound => return bound,
+        }
+    }
+    UdpSocket::bind(address)
 }
 
 impl Socket {
