@@ -130,7 +130,11 @@ impl RunningServer {
         if !config.listen.ip().is_loopback() && !config.allow_development_authority {
             return Err(ServeError::DevelopmentAuthority(config.listen));
         }
-        let tls = Arc::new(server_config(identities.server()?)?);
+        let credentials = identities.server()?;
+        // From the server's key: the same after a restart, and nobody else's.
+        let reset_key =
+            jeton_core::derived_key("jeton 2026-11-24 stateless reset v1", credentials.key.secret_der());
+        let tls = Arc::new(server_config(credentials)?);
         let sockets = bind_shards(config.listen, cpus.len())?;
         let address = sockets.first().map_or(Ok(config.listen), jeton_net::socket::Socket::local_addr);
         let address = address.map_err(|source| BindError::Other { address: config.listen, source })?;
@@ -144,6 +148,7 @@ impl RunningServer {
                 shard,
                 shards: shard_count,
                 large_datagrams: config.large_datagrams,
+                reset_key: Some(reset_key),
                 ..DriverConfig::server(Arc::clone(&tls))
             };
             ShardParts { cpu, socket, driver }

@@ -116,6 +116,7 @@ impl Server {
             std::thread::sleep(LOOK);
         }
         let _ = process.kill();
+        let _ = process.wait();
         panic!("the server did not start");
     }
 

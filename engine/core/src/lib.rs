@@ -38,3 +38,9 @@ pub fn fingerprint(bytes: &[u8]) -> [u8; 16] {
     short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
     short
 }
+
+/// A key for one purpose, derived from key material (blake3's key derivation); `context` names the purpose.
+#[must_use]
+pub fn derived_key(context: &str, material: &[u8]) -> [u8; 32] {
+    blake3::derive_key(context, material)
+}

@@ -23,6 +23,8 @@ use crate::{Check, Error, Name};
 
 /// Tokens in one frame of a batch.
 const FRAME_TOKENS: usize = 512;
+/// A try may take this part of a request's deadline.
+const TRIES_PER_DEADLINE: u32 = 3;
 /// The first pause before a new connection; it doubles, with jitter.
 const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
@@ -140,7 +142,7 @@ impl Client {
             let mut busy = 0;
             loop {
                 let answer = match self.link().await {
-                    Ok(link) => link.call(&encode).await.map(|response| (response, link.ack.log)),
+                    Ok(link) => self.ask_once(&link, &encode).await,
                     Err(error) => Err(error),
                 };
                 match answer {
@@ -169,6 +171,23 @@ impl Client {
             let obstacle = obstacle.lock().unwrap_or_else(PoisonError::into_inner).take();
             Err(obstacle.unwrap_or(Error::Deadline))
         })
+    }
+
+    /// One try. A server that is gone without a word would be noticed by its silence only, after 10 s: one that says
+    /// nothing for a part of the deadline is given up, and the request goes out again on a new connection.
+    async fn ask_once(
+        &self,
+        link: &Link,
+        encode: impl Fn(u64, &mut Vec<u8>),
+    ) -> Result<(Response, LogId), Error> {
+        let patience = self.0.config.deadline / TRIES_PER_DEADLINE;
+        match tokio::time::timeout(patience, link.call(encode)).await {
+            Ok(answer) => answer.map(|response| (response, link.ack.log)),
+            Err(_) => {
+                link.give_up();
+                Err(Error::Closed("the server did not answer".to_owned()))
+            }
+        }
     }
 
     fn saw(&self, sequence: Sequence) {

@@ -131,6 +131,11 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
+    /// Ends the connection: everybody who waits on it hears so.
+    pub(crate) fn give_up(&self) {
+        self.connection.close(jeton_wire::CloseCode::NoError.code().into(), b"no answer");
+    }
+
     fn lost(&self) -> Error {
         Error::Closed(
             self.connection.close_reason().map_or("the stream ended".to_owned(), |reason| reason.to_string()),

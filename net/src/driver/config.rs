@@ -6,6 +6,8 @@ use std::time::Duration;
 use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn_proto::{Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 
+use ring::hmac;
+
 use super::cid::ShardCids;
 
 /// Bidirectional streams a peer may have open. quinn-proto prepares all of them at each handshake.
@@ -67,6 +69,9 @@ pub struct DriverConfig {
     pub shards: u8,
     /// Whether the network carries jumbo frames: larger datagrams, twice the rate.
     pub large_datagrams: bool,
+    /// What stateless resets (RFC 9000, section 10.3) are made of. A server that is given the same after a restart
+    /// tells clients of its predecessor at once that their connections are gone; they would find out by silence only.
+    pub reset_key: Option<[u8; 32]>,
     /// Makes the driver's choices repeatable, for tests.
     pub seed: Option<[u8; 32]>,
 }
@@ -115,6 +120,7 @@ impl DriverConfig {
             shard: 0,
             shards: 1,
             large_datagrams: false,
+            reset_key: None,
             seed: None,
         }
     }
@@ -126,7 +132,10 @@ impl DriverConfig {
     }
 
     pub(super) fn into_endpoint(self) -> Result<(Endpoint, Limits), ConfigError> {
-        let mut config = EndpointConfig::default();
+        let mut config = match self.reset_key {
+            Some(key) => EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key))),
+            None => EndpointConfig::default(),
+        };
         let (shard, shards) = (self.shard, self.shards);
         config.cid_generator(move || Box::new(ShardCids::new(shard, shards)));
         config.rng_seed(self.seed);

@@ -172,7 +172,8 @@ fn decode_answers(cursor: &mut Cursor<'_>) -> Result<Response, WireError> {
 impl Response {
     /// Appends this response as a frame.
     pub fn encode(&self, request: u64, into: &mut Vec<u8>) {
-        let (opcode, put): (u8, &dyn Fn(&mut Vec<u8>)) = match self {
+        type Put<'a> = &'a dyn Fn(&mut Vec<u8>);
+        let (opcode, put): (u8, Put<'_>) = match self {
             Self::HelloAck(ack) => (HELLO_ACK, &|into| encode_ack(ack, into)),
             Self::Answers { published, answers } => {
                 let with_subjects = answers.iter().any(|answer| answer.subject != SubjectNo(0));

@@ -110,8 +110,8 @@ impl Actors {
     ) -> anyhow::Result<()> {
         let next = Arc::new(AtomicUsize::new(0));
         let mut tasks = tokio::task::JoinSet::new();
-        for client in self.clients.iter().cycle().take(CONNECTIONS * TASKS_PER_CONNECTION).cloned() {
-            let (next, bar) = (Arc::clone(&next), bar.clone());
+        for client in self.clients.iter().cycle().take(CONNECTIONS * TASKS_PER_CONNECTION) {
+            let (client, next, bar) = (client.clone(), Arc::clone(&next), bar.clone());
             tasks.spawn(async move {
                 let mut issued = Vec::new();
                 loop {
