@@ -1,4 +1,5 @@
 //! The command line, driven as a user drives it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -1,4 +1,5 @@
 //! kill -9 under load, again and again: what was acknowledged is there.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
 //! A real server, real QUIC, several clients and connections.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::time::{Duration, Instant};
 

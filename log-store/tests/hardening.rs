@@ -1,4 +1,5 @@
 //! The sled store where sled alone would not do: each test a point of docs/DURABILITY.md.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::path::Path;

@@ -357,3 +357,6 @@ impl Terms {
         self.binding.map(Binding)
     }
 }
+
+#[cfg(test)]
+mod tests;
