@@ -20,6 +20,9 @@ use quinn_proto::{
 
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
 
+/// The client's side of TLS, ready for any number of connections.
+pub type ClientCrypto = quinn_proto::crypto::rustls::QuicClientConfig;
+
 /// How long a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
 
@@ -237,6 +240,14 @@ impl Driver {
 
     // ---- commands ----
 
+    /// What [`Self::connect`] encrypts with.
+    ///
+    /// # Errors
+    /// If the TLS configuration is not fit for QUIC.
+    pub fn client_crypto(tls: Arc<rustls::ClientConfig>) -> Result<Arc<ClientCrypto>, ConfigError> {
+        Ok(Arc::new(quinn_proto::crypto::rustls::QuicClientConfig::try_from(tls)?))
+    }
+
     /// Begins a connection to a server.
     ///
     /// # Errors
@@ -244,7 +255,7 @@ impl Driver {
     pub fn connect(
         &mut self,
         now: Instant,
-        tls: Arc<dyn quinn_proto::crypto::ClientConfig>,
+        tls: Arc<ClientCrypto>,
         remote: SocketAddr,
         server_name: &str,
     ) -> Result<ConnId, quinn_proto::ConnectError> {
