@@ -375,7 +375,7 @@ fn garbage_is_answered_with_less_than_it_brought_and_kept_nowhere() {
     let mut net = Net::new(Weather::default());
     let mut brought = 0;
     for seed in 0..500_usize {
-        let bytes: Vec<u8> = (0..seed % 1_400).map(|at| (at * seed >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..seed % 1_400).map(|at| ((at * seed) >> 3) as u8).collect();
         brought += bytes.len();
         let origin = Origin { remote: address(9), local_ip: None, ecn: None };
         net.server.handle_datagram(net.now, origin, BytesMut::from(&bytes[..]));

@@ -1,7 +1,7 @@
 //! The wire format `jeton/1` and the pure per-connection session.
 //!
 //! docs/PROTOCOL.md has the layouts to the byte. [`frame`] cuts streams into frames; [`request`] and [`response`] are
-//! what is in them, both ways; [`session`] is the server's side of one connection, which answers through the two
+//! what is in them, both ways; [`Session`] is the server's side of one connection, which answers through the two
 //! traits of [`doors`]. No sockets, no runtime, no clock; every decoder is total.
 
 pub mod cursor;

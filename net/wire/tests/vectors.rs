@@ -114,6 +114,7 @@ fn rejections() -> Vec<Rejection> {
     all
 }
 
+#[expect(clippy::too_many_lines, reason = "a list with one of each kind")]
 fn responses() -> Vec<Vec<u8>> {
     let answer = Answer {
         verdict: Verdict::Valid,
