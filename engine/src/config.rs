@@ -184,7 +184,10 @@ mod tests {
         let path = dir.path().join("jeton.toml");
         for (content, words) in [
             ("listen = \"nowhere\"", "listen"),
-            ("listen = \"127.0.0.1:1\"", "listen"),
+            ("listen = 7878", "listen"),
+            ("lisen = \"127.0.0.1:1\"", "lisen"),
+            ("segment_mib = 0", "segment_mib"),
+            ("connections_max = 0", "connections_max"),
             ("tokens_max = 5", "tokens_max"),
             ("space_hard_mib = 500", "space_hard_mib"),
             ("cores = 0", "cores"),
