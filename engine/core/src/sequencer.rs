@@ -197,7 +197,7 @@ impl<T> Sequencer<T> {
         now: Millis,
         entropy: &'a mut Entropy<'a>,
     ) {
-        if let Some(rejection) = self.refusal(&submission.command) {
+        if let Some(rejection) = self.refusal(&submission) {
             // Rests on nothing that was decided: told at once.
             let sequence = self.watermarks.published;
             self.ready.push_back((ticket, Reply { sequence, result: Err(rejection) }));
@@ -215,7 +215,14 @@ impl<T> Sequencer<T> {
         }
     }
 
-    fn refusal(&self, command: &Command) -> Option<Rejection> {
+    fn refusal(&self, submission: &Submission) -> Option<Rejection> {
+        let command = &submission.command;
+        // The first outcome of this key is not known yet: whoever repeats a revoke while it goes on asks again.
+        let is_repeat = submission.key.is_some()
+            && self
+                .marking
+                .iter()
+                .any(|(_, first)| (first.actor, first.key) == (submission.actor, submission.key));
         let may_be_valid_after = matches!(command, Command::IssueTokens(_) | Command::RenewToken { .. });
         let takes = matches!(command, Command::Revoke(_) | Command::WithdrawRights(_));
         let rules = [
@@ -223,7 +230,7 @@ impl<T> Sequencer<T> {
             (self.restrictions.stopping, Rejection::Stopping),
             (self.restrictions.clock_in_doubt && may_be_valid_after, Rejection::ClockInDoubt),
             (self.restrictions.disk_low && !takes, Rejection::DiskFull),
-            (self.is_full(), Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
+            (self.is_full() || is_repeat, Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
         ];
         rules.into_iter().find(|(holds, _)| *holds).map(|(_, rejection)| rejection)
     }

@@ -181,3 +181,20 @@ fn a_log_with_a_batch_changed_left_out_or_doubled_does_not_replay() {
     let at = changed[2].first;
     assert!(replay(&changed).unwrap_err().starts_with(&format!("the log is broken at sequence number {at}")));
 }
+
+#[test]
+fn a_revoke_repeated_while_it_goes_on_is_busy_and_then_has_the_first_outcome() {
+    let mut engine = Engine::new();
+    engine.issue(|_| {});
+    let revoke = || {
+        let tenant = crate::testing::name(FIRST_TENANT);
+        Command::Revoke(RevokeTarget::Subject { tenant, subject: crate::testing::name("alice") })
+    };
+    let first = engine.submit_as(1, Some(4), revoke());
+    let repeated = engine.submit_as(1, Some(4), revoke());
+    let answered = replies(&mut engine);
+    assert!(matches!(answered[..], [(ticket, Err(Rejection::Busy { .. }))] if ticket == repeated));
+    assert_eq!(engine.settle()[0].0, first);
+    let Ok(Outcome::Revoked(report)) = engine.run_as(1, Some(4), revoke()) else { panic!("not revoked") };
+    assert_eq!(report.revoked, 1);
+}
