@@ -6,6 +6,7 @@ mod sequencer_thread;
 mod writer_thread;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
@@ -94,6 +95,7 @@ pub struct Engine {
     clock: Clock,
     commands: Sender<Command>,
     stop: Sender<()>,
+    is_stopping: Arc<AtomicBool>,
     writer: Sender<WriterInput>,
     figures: Arc<Figures>,
     sequencer_thread: JoinHandle<()>,
@@ -164,6 +166,7 @@ impl Engine {
 
     /// From now on commands are refused as stopping; what was taken on is still answered.
     pub fn begin_stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
         let _ = self.stop.try_send(());
     }
 

@@ -12,7 +12,7 @@ use jeton_core::outcome::{Outcome, Rejection};
 use jeton_core::state::StateConfig;
 use jeton_core::token::Token;
 use jeton_core::verdict::Verdict;
-use jeton_log_store::{Fault, FaultScript, FaultStore, MemoryStore};
+use jeton_log_store::{Fault, FaultScript, FaultStore, MemoryStore, Options, SledStore};
 
 const ADMIN: &str = "test:admin";
 
@@ -110,6 +110,53 @@ fn a_commit_without_space_waits_and_is_answered_when_there_is_some() {
     run(&engine, revoke(&token)).unwrap();
     assert_eq!(verdict(&engine, &token), Verdict::Revoked);
     engine.stop().unwrap();
+}
+
+fn open_on_disk(dir: &std::path::Path, space_reserve: u64, space_hard: u64) -> Engine {
+    let options = Options { space_reserve, space_hard, ..Options::default() };
+    Engine::open(Box::new(SledStore::open(dir, options, [1; 16]).unwrap()), config(), ADMIN).unwrap()
+}
+
+#[test]
+fn on_a_nearly_full_disk_revokes_are_still_taken_and_issues_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open_on_disk(dir.path(), 0, 0);
+    let token = issued(&engine, 0);
+    engine.stop().unwrap();
+    let engine = open_on_disk(dir.path(), u64::MAX, 0);
+    // Whether the disk was known to be low when it was decided or not: it never holds up what comes behind.
+    let first = run(&engine, issue(0));
+    assert!(matches!(first, Ok(_) | Err(Rejection::DiskFull)), "{first:?}");
+    let began = std::time::Instant::now();
+    while !matches!(run(&engine, issue(0)), Err(Rejection::DiskFull)) {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "issues are refused once the disk is known to be low"
+        );
+    }
+    run(&engine, revoke(&token)).unwrap();
+    assert_eq!(verdict(&engine, &token), Verdict::Revoked);
+    engine.stop().unwrap();
+}
+
+#[test]
+fn an_engine_on_a_full_disk_denies_and_can_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open_on_disk(dir.path(), 0, 0);
+    let token = issued(&engine, 0);
+    engine.stop().unwrap();
+    let engine = open_on_disk(dir.path(), u64::MAX, u64::MAX);
+    let answer = std::thread::scope(|scope| {
+        let revoking = scope.spawn(|| run(&engine, revoke(&token)));
+        let began = std::time::Instant::now();
+        while verdict(&engine, &token) == Verdict::Valid {
+            assert!(began.elapsed() < Duration::from_secs(5), "a revoke is decided at once");
+        }
+        engine.begin_stop();
+        revoking.join().unwrap()
+    });
+    assert_eq!(answer.unwrap_err(), Rejection::Indeterminate);
+    assert!(engine.stop().is_err());
 }
 
 #[test]

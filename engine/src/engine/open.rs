@@ -1,6 +1,7 @@
 //! Opening an engine: verify and replay the log, then start the threads behind it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
@@ -118,11 +119,13 @@ impl Engine {
         let (writer, writer_receiver) = bounded(LOG_READS_MAX);
         let (events, event_receiver) = unbounded(); // at most one commit is answered at a time
         let figures = Arc::new(Figures::default());
+        let is_stopping = Arc::new(AtomicBool::new(false));
         let writing = WriterThread {
             store,
             input: writer_receiver,
             events,
             figures: Arc::clone(&figures),
+            is_stopping: Arc::clone(&is_stopping),
             is_low: false,
             has_failed: false,
         };
@@ -141,7 +144,17 @@ impl Engine {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writer_thread = thread("jeton-log").spawn(move || writing.run())?;
         let sequencer_thread = thread("jeton-sequencer").spawn(move || sequencing.run())?;
-        let engine = Self { view, clock, commands, stop, writer, figures, sequencer_thread, writer_thread };
+        let engine = Self {
+            view,
+            clock,
+            commands,
+            stop,
+            is_stopping,
+            writer,
+            figures,
+            sequencer_thread,
+            writer_thread,
+        };
         engine.await_creation()?;
         Ok(engine)
     }

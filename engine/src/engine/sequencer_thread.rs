@@ -28,6 +28,8 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) enum LogEvent {
     /// Everything up to this event is durable.
     Durable(Sequence),
+    /// The commit waits for space on the disk: it has not hung.
+    StillTrying,
     /// The log takes no more writes.
     Failed,
     /// Whether the disk is nearly full.
@@ -126,6 +128,7 @@ impl SequencerThread {
                 self.committing = None;
                 self.sequencer.handle_durable(*sequence);
             }
+            LogEvent::StillTrying => self.committing = self.committing.map(|_| Instant::now()),
             LogEvent::Failed => self.fail(),
             LogEvent::DiskLow(is_low) => self.restrict(|restrictions| restrictions.disk_low = *is_low),
         }

@@ -1,7 +1,8 @@
 //! The log's thread: the only one that touches the store. Appends, makes durable, reads for auditors.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -40,6 +41,8 @@ pub(super) struct WriterThread {
     pub(super) input: Receiver<WriterInput>,
     pub(super) events: Sender<LogEvent>,
     pub(super) figures: Arc<Figures>,
+    /// The engine is to stop: a commit that finds no space is given up.
+    pub(super) is_stopping: Arc<AtomicBool>,
     pub(super) is_low: bool,
     pub(super) has_failed: bool,
 }
@@ -70,7 +73,7 @@ impl WriterThread {
         if self.has_failed {
             return;
         }
-        let kind = if commit.denies { AppendKind::Essential } else { AppendKind::Ordinary };
+        let mut kind = if commit.denies { AppendKind::Essential } else { AppendKind::Ordinary };
         let last = commit.last();
         let batches: Vec<StoredBatch> = commit
             .batches
@@ -87,16 +90,21 @@ impl WriterThread {
             let head = self.store.head();
             match self.store.append(head, &batches, kind) {
                 Ok(_) => break,
-                // Nothing was written: answers wait until there is space, and sled was not even asked.
-                Err(error @ AppendError::Full { .. }) => {
+                // Nothing was written. What is in this commit was decided before the disk was known to be low, and
+                // revokes will come behind it: it may use the reserve, and from here on nothing else but they do.
+                Err(AppendError::Full { .. }) if kind == AppendKind::Ordinary => {
+                    self.report_space();
+                    kind = AppendKind::Essential;
+                }
+                // Below the hard watermark answers wait until there is space; sled was not even asked.
+                Err(error @ AppendError::Full { .. }) if !self.is_stopping.load(Acquire) => {
                     tracing::warn!(%error, "a commit waits for space");
                     self.report_space();
+                    let _ = self.events.send(LogEvent::StillTrying);
                     std::thread::sleep(FULL_RETRY);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the log failed: validation goes on, writes are refused; restart to repair");
-                    self.has_failed = true;
-                    let _ = self.events.send(LogEvent::Failed);
+                    self.fail(&error);
                     return;
                 }
             }
@@ -107,6 +115,12 @@ impl WriterThread {
             .fetch_add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.figures.log_bytes.fetch_add(batches.iter().map(|batch| batch.bytes.len() as u64).sum(), Relaxed);
         let _ = self.events.send(LogEvent::Durable(last));
+    }
+
+    fn fail(&mut self, error: &AppendError) {
+        tracing::error!(%error, "the log failed: validation goes on, writes are refused; restart to repair");
+        self.has_failed = true;
+        let _ = self.events.send(LogEvent::Failed);
     }
 
     fn read(&mut self, reply_to: &ReplyTo, from: Sequence, bytes_max: usize) {
@@ -123,9 +137,7 @@ impl WriterThread {
         if !self.has_failed
             && let Err(error) = self.store.sync_anchor()
         {
-            tracing::error!(%error, "the anchor could not be made durable");
-            self.has_failed = true;
-            let _ = self.events.send(LogEvent::Failed);
+            self.fail(&error);
         }
         self.report_space();
     }
