@@ -76,7 +76,7 @@ async fn tokens_expire_by_themselves_and_live_longer_if_renewed() {
     let short = one(&admin, |issue| issue.ttl_s = 1).await;
     let renewed = one(&admin, |issue| (issue.ttl_s, issue.renewable_s) = (1, 3_600)).await;
     assert_eq!(verdict(&admin, &short).await, Verdict::Valid);
-    let expires = admin.renew(&renewed, 600).await.unwrap();
+    let expires = admin.renew(&renewed, 600, None).await.unwrap();
     let info = admin.inspect(renewed.id).await.unwrap().unwrap();
     assert_eq!(info.expires, expires);
     let began = Instant::now();
@@ -86,7 +86,7 @@ async fn tokens_expire_by_themselves_and_live_longer_if_renewed() {
     }
     assert_eq!(verdict(&admin, &short).await, Verdict::Expired);
     assert_eq!(verdict(&admin, &renewed).await, Verdict::Valid);
-    let refused = admin.renew(&short, 600).await.unwrap_err();
+    let refused = admin.renew(&short, 600, None).await.unwrap_err();
     assert_eq!(refused, Error::Rejected(Rejection::Token(Verdict::Expired)));
 }
 

@@ -71,7 +71,7 @@ async fn no_secret_is_ever_logged() {
     for token in limited.iter().chain(&renewable) {
         admin.validate(token, &Check::live()).await.unwrap();
         admin.consume(token, &Check::live(), None).await.unwrap();
-        let _ = admin.renew(token, 7_000).await;
+        let _ = admin.renew(token, 7_000, None).await;
         admin.inspect(token.id).await.unwrap();
         admin.revoke(RevokeTarget::Token(token.clone())).await.unwrap();
     }

@@ -23,7 +23,7 @@ pub struct ServerConfig {
     pub cores: Option<NonZeroUsize>,
     /// Tokens to have room for from the start.
     pub tokens_initial: usize,
-    /// The most tokens to hold.
+    /// The most tokens to hold: those issued and renewed since the log began.
     pub tokens_max: u32,
     /// Connections to hold on each core.
     pub connections_max: usize,
@@ -126,7 +126,7 @@ impl ServerConfig {
              data = {data}\n\
              # Cores to serve on; all that the process may use if not set.\n\
              {cores}\n\n\
-             # Tokens to have room for from the start, and at most (issued and renewed in one run).\n\
+             # Tokens to have room for from the start, and at most (issued and renewed since the log began).\n\
              tokens_initial = {}\n\
              tokens_max = {}\n\n\
              # Connections on each core.\n\

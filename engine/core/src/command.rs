@@ -34,6 +34,8 @@ pub enum Command {
         token: Token,
         /// Seconds from now.
         ttl_s: u32,
+        /// What the holder proved to have; a bound token is not renewed without it.
+        binding: Option<Binding>,
     },
     /// Spend one use of a limited-use token, if every other check passes.
     ConsumeToken(ConsumeToken),
@@ -48,6 +50,14 @@ pub enum Command {
         /// Its name; `*` is taken.
         name: Name,
     },
+}
+
+impl Command {
+    /// Whether all it can do is to take something from somebody: it goes on where others have to wait.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        matches!(self, Self::Revoke(_) | Self::WithdrawRights(_))
+    }
 }
 
 /// Issue one token for each subject, all under the same terms.

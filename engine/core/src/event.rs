@@ -17,7 +17,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::numbers::{Binding, ClaimsNo, ClientNo, IdempotencyKey, SubjectNo, TenantNo};
 use crate::outcome::{Outcome, RevokeReport};
 use crate::rights::Rights;
-use crate::time::Seconds;
+use crate::time::{Millis, Seconds};
 
 /// The largest event, encoded and with its detached bytes.
 pub const EVENT_BYTES_MAX: usize = 6 * 1024;
@@ -190,8 +190,8 @@ pub enum Recorded {
     },
     /// A use was spent.
     Consumed {
-        /// Seconds the token had left.
-        seconds_left: u32,
+        /// First second at which the token is no longer valid.
+        expires_s: u32,
         /// Its claim set.
         claims: u32,
         /// Its subject.
@@ -316,17 +316,17 @@ impl Fact {
 }
 
 impl Recorded {
-    /// What to answer when the same command comes again; `None` for an issue, which is done anew.
+    /// What to answer when the same command comes again at `now`; `None` for an issue, which is done anew.
     #[must_use]
-    pub fn replayed(&self) -> Option<Outcome> {
+    pub fn replayed(&self, now: Millis) -> Option<Outcome> {
         Some(match *self {
             Self::Issued { .. } => return None,
             Self::Renewed { expires_s } => Outcome::Renewed { expires: Seconds(expires_s) },
-            Self::Consumed { seconds_left, claims, subject, flags, uses_left } => Outcome::Consumed {
+            Self::Consumed { expires_s, claims, subject, flags, uses_left } => Outcome::Consumed {
                 answer: crate::verdict::Answer {
                     verdict: crate::verdict::Verdict::Valid,
                     flags: crate::verdict::AnswerFlags(flags),
-                    seconds_left,
+                    seconds_left: Seconds(expires_s).left_after(now),
                     claims: ClaimsNo(claims),
                     subject: SubjectNo(subject),
                 },

@@ -23,7 +23,7 @@ pub struct Inspection {
     pub client: String,
     /// Its claim set.
     pub claims: ClaimsNo,
-    /// When it was issued, or renewed last.
+    /// When it was issued; renewals do not change it.
     pub issued: Seconds,
     /// When it becomes valid.
     pub not_before: Millis,

@@ -6,8 +6,10 @@ use jeton_index::State as Bits;
 
 use crate::check::Check;
 use crate::extra::Extra;
+use crate::numbers::Binding;
 use crate::registry::ClaimSet;
 use crate::time::{Millis, Seconds};
+use crate::token::digests_equal;
 use crate::verdict::{Answer, AnswerFlags, Verdict};
 
 /// What is known of a token whose secret was found right.
@@ -28,8 +30,7 @@ pub(crate) fn judge(facts: &Facts<'_>, now: Millis, check: &Check<'_>) -> Verdic
         return dead;
     }
     let Some(compiled) = &facts.claims.compiled else { return Verdict::Revoked };
-    let bound_to = facts.extra.and_then(|extra| extra.binding);
-    if bound_to.is_some_and(|bound_to| !presented(check, &bound_to.0)) {
+    if !is_presented(facts, check.binding) {
         return Verdict::BindingMismatch;
     }
     if !compiled.audience_ok(check.audience) {
@@ -58,9 +59,11 @@ pub(crate) fn cause_of_death(facts: &Facts<'_>, now: Millis) -> Option<Verdict> 
     (now >= facts.expires.millis()).then_some(Verdict::Expired)
 }
 
-fn presented(check: &Check<'_>, bound_to: &[u8; 32]) -> bool {
-    use subtle::ConstantTimeEq as _;
-    check.binding.is_some_and(|presented| presented.0.ct_eq(bound_to).into())
+/// Whether the holder presented what the token is bound to, if it is bound to something.
+pub(crate) fn is_presented(facts: &Facts<'_>, presented: Option<Binding>) -> bool {
+    let bound_to = facts.extra.and_then(|extra| extra.binding);
+    bound_to
+        .is_none_or(|bound_to| presented.is_some_and(|presented| digests_equal(&presented.0, &bound_to.0)))
 }
 
 /// The flags an answer about this token carries.

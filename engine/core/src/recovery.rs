@@ -79,7 +79,7 @@ impl Replay {
                 self.state.publish(&publication);
             }
             while self.state.is_marking() {
-                self.state.mark_step(MARK_STEP);
+                self.state.mark_step(&mut { MARK_STEP });
             }
         }
         self.end = batch.end;

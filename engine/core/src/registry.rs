@@ -5,6 +5,7 @@
 //! are in the index.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -15,6 +16,9 @@ use crate::inspection::{ClaimsInfo, ClientInfo, SubjectInfo};
 use crate::numbers::{ClaimsNo, ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
 use crate::rights::{Caller, Rights};
 use crate::token::TokenId;
+
+/// Parts of the table of callers.
+const CALLER_PARTS: usize = 256;
 
 /// The name of the tenant in which rights hold everywhere.
 pub const EVERY_TENANT: &str = "*";
@@ -28,6 +32,8 @@ pub(crate) struct ClaimSet {
     pub(crate) bytes: Box<[u8]>,
     /// `None` once erased: then nothing is allowed, whatever the token.
     pub(crate) compiled: Option<CompiledClaims>,
+    /// The event that introduced it: before that is durable, its number could still come to mean something else.
+    pub(crate) since: Sequence,
     dead: AtomicBool,
 }
 
@@ -36,6 +42,8 @@ pub(crate) struct ClaimSet {
 pub(crate) struct Subject {
     pub(crate) tenant: TenantNo,
     pub(crate) name: Option<Box<str>>,
+    /// The event that introduced it; see [`ClaimSet::since`].
+    pub(crate) since: Sequence,
 }
 
 /// Everything that readers share with the sequencer beside the index.
@@ -51,8 +59,10 @@ pub struct Registry {
     pub(crate) families: boxcar::Vec<TokenId>,
     /// Uses left, by the number of the token's extra record; written by the sequencer only.
     pub(crate) uses_left: boxcar::Vec<AtomicU32>,
-    /// Who may do what, as readers see it: replaced as a whole, so that one request sees one state of it.
-    callers: ArcSwap<HashMap<Box<str>, Arc<Caller>>>,
+    /// Who may do what, as readers see it, in parts by the hash of the identity: a part is replaced as a whole, so that
+    /// one request sees one state of its caller, and a change copies no more than a part.
+    callers: Box<[ArcSwap<HashMap<Arc<str>, Arc<Caller>>>]>,
+    caller_parts: RandomState,
     published: AtomicU64,
     log_failed: AtomicBool,
 }
@@ -63,8 +73,9 @@ impl ClaimSet {
         client: ClientNo,
         bytes: &[u8],
         compiled: Option<CompiledClaims>,
+        since: Sequence,
     ) -> Self {
-        Self { tenant, client, bytes: bytes.into(), compiled, dead: AtomicBool::new(false) }
+        Self { tenant, client, bytes: bytes.into(), compiled, since, dead: AtomicBool::new(false) }
     }
 
     /// Whether a wide revoke killed it. Acquire pairs with the Release of [`Self::kill`]: whoever learned of the
@@ -89,15 +100,16 @@ impl Registry {
             claim_sets: boxcar::Vec::new(),
             families: boxcar::Vec::new(),
             uses_left: boxcar::Vec::new(),
-            callers: ArcSwap::default(),
+            callers: (0..CALLER_PARTS).map(|_| ArcSwap::default()).collect(),
+            caller_parts: RandomState::new(),
             published: AtomicU64::new(0),
             log_failed: AtomicBool::new(false),
         };
         // Number 0 is taken everywhere: the tenant `*`, the engine itself, "no subject", "no claims", "no family".
         registry.tenants.push(EVERY_TENANT.into());
         registry.clients.push("jeton:engine".into());
-        registry.subjects.push(Subject { tenant: TenantNo::EVERY, name: None });
-        registry.claim_sets.push(ClaimSet::new(TenantNo::EVERY, ClientNo::ENGINE, &[], None));
+        registry.subjects.push(Subject { tenant: TenantNo::EVERY, name: None, since: Sequence(0) });
+        registry.claim_sets.push(ClaimSet::new(TenantNo::EVERY, ClientNo::ENGINE, &[], None, Sequence(0)));
         registry.families.push(TokenId([0; 16]));
         registry
     }
@@ -132,7 +144,11 @@ impl Registry {
     /// The client of this identity, as events made durable so far have it; a stranger otherwise.
     #[must_use]
     pub fn caller(&self, identity: &str) -> Arc<Caller> {
-        self.callers.load().get(identity).cloned().unwrap_or_default()
+        self.callers_beside(identity).load().get(identity).cloned().unwrap_or_default()
+    }
+
+    fn callers_beside(&self, identity: &str) -> &ArcSwap<HashMap<Arc<str>, Arc<Caller>>> {
+        &self.callers[self.caller_parts.hash_one(identity) as usize % CALLER_PARTS]
     }
 
     /// Changes one client's rights for readers.
@@ -143,12 +159,13 @@ impl Registry {
         change: impl FnOnce(Rights) -> Rights,
     ) {
         let Some(name) = self.clients.get(client.0 as usize) else { return };
-        let mut callers = HashMap::clone(&self.callers.load());
+        let part = self.callers_beside(name);
+        let mut callers = HashMap::clone(&part.load());
         let mut caller =
-            callers.get(name).map_or_else(|| Caller::new(client), |caller| Caller::clone(caller));
+            callers.get(&**name).map_or_else(|| Caller::new(client), |caller| Caller::clone(caller));
         caller.set(tenant, change(caller.granted_in(tenant)));
-        callers.insert(name.clone(), Arc::new(caller));
-        self.callers.store(Arc::new(callers));
+        callers.insert((&**name).into(), Arc::new(caller));
+        part.store(Arc::new(callers));
     }
 
     pub(crate) fn claim_set(&self, claims: ClaimsNo) -> Option<&ClaimSet> {
@@ -166,7 +183,8 @@ impl Registry {
     /// A claim set, if the caller may validate or inspect in its tenant.
     #[must_use]
     pub fn claims(&self, caller: &Caller, claims: ClaimsNo) -> Option<ClaimsInfo> {
-        let set = self.claim_set(claims).filter(|_| claims != ClaimsNo(0))?;
+        let published = self.published();
+        let set = self.claim_set(claims).filter(|set| claims != ClaimsNo(0) && set.since <= published)?;
         may_read(caller, set.tenant).then(|| ClaimsInfo {
             claims,
             tenant: self.tenant_name(set.tenant).to_owned(),
@@ -179,7 +197,9 @@ impl Registry {
     /// A subject, if the caller may validate or inspect in its tenant.
     #[must_use]
     pub fn subject(&self, caller: &Caller, subject: SubjectNo) -> Option<SubjectInfo> {
-        let record = self.subjects.get(subject.0 as usize).filter(|_| subject != SubjectNo(0))?;
+        let published = self.published();
+        let record = self.subjects.get(subject.0 as usize);
+        let record = record.filter(|known| subject != SubjectNo(0) && known.since <= published)?;
         may_read(caller, record.tenant).then(|| SubjectInfo {
             subject,
             tenant: self.tenant_name(record.tenant).to_owned(),
@@ -193,20 +213,17 @@ impl Registry {
         if !caller.may_somewhere(Rights::ADMIN) {
             return None;
         }
-        let callers = self.callers.load();
-        let mut clients: Vec<_> = callers
-            .iter()
-            .map(|(name, known)| ClientInfo {
-                client: known.client,
-                name: name.to_string(),
-                rights: known
-                    .grants()
-                    .map(|(at, rights)| (self.tenant_name(at).to_owned(), rights))
-                    .collect(),
-            })
-            .collect();
+        let mut clients = Vec::new();
+        for part in &self.callers {
+            clients.extend(part.load().iter().map(|(name, known)| self.client_info(name, known)));
+        }
         clients.sort_by_key(|client| client.client);
         Some(clients)
+    }
+
+    fn client_info(&self, name: &str, known: &Caller) -> ClientInfo {
+        let rights = known.grants().map(|(at, rights)| (self.tenant_name(at).to_owned(), rights));
+        ClientInfo { client: known.client, name: name.to_owned(), rights: rights.collect() }
     }
 }
 

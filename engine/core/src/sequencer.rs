@@ -11,13 +11,13 @@
 //! Methods: `handle_*` take input, `poll_*` give output. Whoever drives it owns the clock, the entropy, the log and the
 //! way back to clients; `T` is that way.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::batch::{ChainEnd, SealedBatch, fitting, seal};
 use crate::command::{Command, Submission};
 use crate::event::{Entry, Event, Fact};
-use crate::numbers::{ClientNo, Sequence, TenantNo};
+use crate::numbers::{ClientNo, IdempotencyKey, Sequence, TenantNo};
 use crate::outcome::{Outcome, Rejection, Reply, RevokeReport};
 use crate::registry::Registry;
 use crate::rights::Rights;
@@ -28,7 +28,7 @@ use crate::time::Millis;
 pub const EVENTS_IN_FLIGHT_MAX: usize = 1 << 16;
 /// Answers held; past that a command is answered `Busy`.
 pub const ANSWERS_HELD_MAX: usize = 1 << 16;
-/// Batches in one commit.
+/// Batches in one commit, and then as many as the last command takes.
 pub const COMMIT_BATCHES_MAX: usize = 512;
 /// Tokens that a revoke by subject marks at a time: about a millisecond, so that nothing waits long behind it.
 const MARK_STEP: usize = 4_096;
@@ -80,6 +80,14 @@ impl Commit {
     }
 }
 
+/// An event on its way into a batch.
+struct Unsealed {
+    time: Millis,
+    entry: Entry,
+    /// Whether it is the last event of its command.
+    ends_command: bool,
+}
+
 /// An answer that waits until `basis` is published.
 struct Held<T> {
     basis: Sequence,
@@ -95,13 +103,14 @@ pub struct Sequencer<T> {
     end: ChainEnd,
     watermarks: Watermarks,
     /// Assigned, not yet sealed.
-    unsealed: VecDeque<(Millis, Entry)>,
+    unsealed: VecDeque<Unsealed>,
     /// To be published when durable.
     publications: VecDeque<(Sequence, Publication)>,
     held: VecDeque<Held<T>>,
     ready: VecDeque<(T, Reply)>,
-    /// Who waits for revokes by subject, in the order of the marking jobs.
+    /// Who waits for revokes by subject, in the order of the marking jobs, and the keys they came with.
     marking: VecDeque<(T, Submission)>,
+    marking_keys: HashSet<(ClientNo, IdempotencyKey)>,
     restrictions: Restrictions,
     has_failed: bool,
 }
@@ -133,6 +142,7 @@ impl<T> Sequencer<T> {
             held: VecDeque::new(),
             ready: VecDeque::new(),
             marking: VecDeque::new(),
+            marking_keys: HashSet::new(),
             restrictions: Restrictions::default(),
             has_failed: false,
         }
@@ -158,10 +168,16 @@ impl<T> Sequencer<T> {
         self.unsealed.is_empty() && self.held.is_empty() && self.ready.is_empty() && self.marking.is_empty()
     }
 
-    /// Whether there is a revoke to carry on with ([`Self::handle_work`]).
+    /// Whether there is a revoke to carry on with, or the growth of the index ([`Self::handle_work`]).
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.state.is_marking() && !self.has_failed
+        self.state.is_marking() || self.state.is_growing()
+    }
+
+    /// The answer that has waited for the shortest time.
+    #[cfg(test)]
+    pub(crate) fn last_held(&self) -> Option<&Result<Outcome, Rejection>> {
+        self.held.back().map(|held| &held.result)
     }
 
     // ---- input ----
@@ -177,9 +193,8 @@ impl<T> Sequencer<T> {
             Fact::ClientNamed { client: 1, name: admin.to_owned() },
             Fact::RightsChanged { client: 1, tenant: TenantNo::EVERY.0, rights: Rights::ALL.bits() },
         ];
-        for fact in facts {
-            self.assign(now, Entry { event: Event { actor: ClientNo::ENGINE.0, fact }, detached: None });
-        }
+        let entry = |fact| Entry { event: Event { actor: ClientNo::ENGINE.0, fact }, detached: None };
+        self.assign(now, facts.map(entry));
     }
 
     /// Changes what is refused for the time being.
@@ -205,31 +220,28 @@ impl<T> Sequencer<T> {
         }
         let now = now.max(self.state.last_time());
         let decision = self.state.decide(&submission, now, entropy);
-        for entry in decision.entries {
-            self.assign(now, entry);
-        }
+        self.assign(now, decision.entries);
         match decision.answer {
             Decided::Done(outcome) => self.hold(ticket, Ok(outcome)),
             Decided::Rejected(rejection) => self.hold(ticket, Err(rejection)),
-            Decided::Marking => self.marking.push_back((ticket, submission)),
+            Decided::Marking => {
+                self.marking_keys.extend(submission.key.map(|key| (submission.actor, key)));
+                self.marking.push_back((ticket, submission));
+            }
         }
     }
 
     fn refusal(&self, submission: &Submission) -> Option<Rejection> {
         let command = &submission.command;
         // The first outcome of this key is not known yet: whoever repeats a revoke while it goes on asks again.
-        let is_repeat = submission.key.is_some()
-            && self
-                .marking
-                .iter()
-                .any(|(_, first)| (first.actor, first.key) == (submission.actor, submission.key));
+        let is_repeat =
+            submission.key.is_some_and(|key| self.marking_keys.contains(&(submission.actor, key)));
         let may_be_valid_after = matches!(command, Command::IssueTokens(_) | Command::RenewToken { .. });
-        let takes = matches!(command, Command::Revoke(_) | Command::WithdrawRights(_));
         let rules = [
             (self.has_failed, Rejection::LogFailed),
             (self.restrictions.stopping, Rejection::Stopping),
             (self.restrictions.clock_in_doubt && may_be_valid_after, Rejection::ClockInDoubt),
-            (self.restrictions.disk_low && !takes, Rejection::DiskFull),
+            (self.restrictions.disk_low && !command.takes(), Rejection::DiskFull),
             (self.is_full() || is_repeat, Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
         ];
         rules.into_iter().find(|(holds, _)| *holds).map(|(_, rejection)| rejection)
@@ -240,15 +252,20 @@ impl<T> Sequencer<T> {
         in_flight >= EVENTS_IN_FLIGHT_MAX as u64 || self.held.len() + self.marking.len() >= ANSWERS_HELD_MAX
     }
 
-    fn assign(&mut self, now: Millis, entry: Entry) {
-        let sequence = self.watermarks.assigned.next();
-        let publication = self
-            .state
-            .apply(sequence, now, &entry)
-            .expect("what was decided on this state can be applied to it");
-        self.watermarks.assigned = sequence;
-        self.publications.extend(publication.map(|publication| (sequence, publication)));
-        self.unsealed.push_back((now, entry));
+    /// Numbers and applies the events of one command.
+    fn assign(&mut self, time: Millis, entries: impl IntoIterator<Item = Entry>) {
+        let mut entries = entries.into_iter().peekable();
+        while let Some(entry) = entries.next() {
+            let sequence = self.watermarks.assigned.next();
+            let publication = self
+                .state
+                .apply(sequence, time, &entry)
+                .expect("what was decided on this state can be applied to it");
+            self.watermarks.assigned = sequence;
+            self.publications.extend(publication.map(|publication| (sequence, publication)));
+            let ends_command = entries.peek().is_none();
+            self.unsealed.push_back(Unsealed { time, entry, ends_command });
+        }
     }
 
     fn hold(&mut self, ticket: T, result: Result<Outcome, Rejection>) {
@@ -256,19 +273,23 @@ impl<T> Sequencer<T> {
         self.release();
     }
 
-    /// Carries revokes by subject on for about a millisecond. Their answers wait for the last token of the subject.
+    /// Carries revokes by subject on for about a millisecond, and the growth of the index for less. The answers of the
+    /// revokes wait for the last token of the subject. After a failure of the log too: what was decided is denied.
     pub fn handle_work(&mut self, now: Millis) {
-        if self.has_failed {
-            return;
+        self.state.growth_step();
+        let mut budget = MARK_STEP;
+        while let Some(revoked) = self.state.mark_step(&mut budget) {
+            // Nobody waits any more if the log has failed.
+            let Some((ticket, submission)) = self.marking.pop_front() else { continue };
+            if let Some(key) = submission.key {
+                self.marking_keys.remove(&(submission.actor, key));
+            }
+            let outcome = Outcome::Revoked(RevokeReport { revoked, broader: 0 });
+            let now = now.max(self.state.last_time());
+            let completed = self.state.complete(&submission, &outcome, now);
+            self.assign(now, completed);
+            self.hold(ticket, Ok(outcome));
         }
-        let Some(revoked) = self.state.mark_step(MARK_STEP) else { return };
-        let (ticket, submission) =
-            self.marking.pop_front().expect("every marking job has somebody waiting for it");
-        let outcome = Outcome::Revoked(RevokeReport { revoked, broader: 0 });
-        if let Some(entry) = self.state.complete(&submission, &outcome) {
-            self.assign(now.max(self.state.last_time()), entry);
-        }
-        self.hold(ticket, Ok(outcome));
     }
 
     /// The log has made everything up to `sequence` durable: publishes it and releases the answers that rest on it.
@@ -296,6 +317,8 @@ impl<T> Sequencer<T> {
     pub fn handle_failure(&mut self) {
         self.has_failed = true;
         self.registry.set_log_failed();
+        self.unsealed.clear();
+        self.publications.clear();
         let sequence = self.watermarks.published;
         let held = self.held.drain(..).map(|held| held.ticket);
         let marking = self.marking.drain(..).map(|(ticket, _)| ticket);
@@ -324,18 +347,30 @@ impl<T> Sequencer<T> {
         }
         let mut batches = Vec::new();
         let mut denies = false;
-        while batches.len() < COMMIT_BATCHES_MAX {
-            let Some((time, _)) = self.unsealed.front() else { break };
-            let time = *time;
-            // All events of a batch have one time.
-            let same_time = self.unsealed.iter().take_while(|(at, _)| *at == time).map(|(_, entry)| entry);
-            let count = fitting(same_time);
-            let entries = self.unsealed.drain(..count).map(|(_, entry)| entry);
+        let mut is_whole = true;
+        while let Some(first) = self.unsealed.front() {
+            // A commit is all or nothing: a command that does not end with it could be cut in two by a crash.
+            if batches.len() >= COMMIT_BATCHES_MAX && is_whole {
+                break;
+            }
+            let time = first.time;
+            let count = self.next_batch(time);
+            is_whole = self.unsealed[count - 1].ends_command;
+            let entries = self.unsealed.drain(..count).map(|unsealed| unsealed.entry);
             let entries = entries.inspect(|entry| denies |= entry.event.fact.denies());
             batches.push(seal(&mut self.end, time, entries));
         }
         self.watermarks.appended = self.end.sequence;
         Some(Commit { batches, denies })
+    }
+
+    /// How many events the next batch takes: all of one time, as many as fit, whole commands only unless the first one
+    /// takes more than a batch by itself.
+    fn next_batch(&self, time: Millis) -> usize {
+        let same_time = self.unsealed.iter().take_while(|unsealed| unsealed.time == time);
+        let count = fitting(same_time.map(|unsealed| &unsealed.entry));
+        let whole = self.unsealed.iter().take(count).rposition(|unsealed| unsealed.ends_command);
+        whole.map_or(count, |last| last + 1)
     }
 
     /// The next answer that may be given.

@@ -25,6 +25,7 @@ mod issue;
 mod keys;
 mod lists;
 mod names;
+mod pending;
 mod revoke;
 mod rights;
 
@@ -34,8 +35,10 @@ pub use keys::{KEY_MEMORY_MS, KEYS_MAX};
 
 /// The longest lifetime of a token, renewals included: 10 years.
 pub const LIFETIME_S_MAX: u32 = 10 * 365 * 24 * 60 * 60;
-/// The most tokens one family may hold.
-pub const FAMILY_TOKENS_MAX: usize = 65_536;
+/// The most tokens one family may hold: they are marked in one go when it is revoked.
+pub const FAMILY_TOKENS_MAX: usize = 4_096;
+/// The most claim sets, dead ones too. A revoke by resource asks each live one of its tenant, at some 50 ns.
+pub const CLAIM_SETS_MAX: u32 = 1 << 20;
 /// Subject numbers stay below this: the slot's link has 31 bits for them.
 pub const SUBJECTS_MAX: u32 = 1 << 31;
 
@@ -44,7 +47,7 @@ pub const SUBJECTS_MAX: u32 = 1 << 31;
 pub struct StateConfig {
     /// Tokens to have room for from the start; more are made room for in steps.
     pub tokens_initial: usize,
-    /// The most tokens to hold; past that issues are refused.
+    /// The most tokens to hold, issued and renewed since the log began; past that issues are refused.
     pub tokens_max: u32,
     /// Whether to ask for huge pages.
     pub huge_pages: bool,
@@ -66,6 +69,7 @@ pub struct State {
     callers: HashMap<ClientNo, Caller>,
     lists: lists::Lists,
     jobs: lists::MarkJobs,
+    pending: pending::Pending,
     /// Members of each family beside its root, by the family's number.
     members: HashMap<u32, Vec<TokenId>>,
     keys: keys::KeyMemory,
@@ -74,9 +78,12 @@ pub struct State {
     tokens_max: u32,
 }
 
-/// A token in the index, with everything a rule may ask about it.
+/// A token in the index, with everything a rule may ask about it, as it will be once all that was decided is carried
+/// out and durable: with the expiry of a renewal that is not published yet, and dead if a revoke under way covers it.
 pub(crate) struct Known<'a> {
     pub(crate) entry: IndexEntry,
+    /// Whether readers see it as revoked, not only whoever asks here.
+    pub(crate) is_marked_revoked: bool,
     pub(crate) extra: Option<Extra>,
     pub(crate) claims: &'a ClaimSet,
 }
@@ -122,6 +129,7 @@ impl State {
             callers: HashMap::new(),
             lists: lists::Lists::default(),
             jobs: lists::MarkJobs::default(),
+            pending: pending::Pending::default(),
             members: HashMap::new(),
             keys: keys::KeyMemory::default(),
             applied: (Sequence(0), Millis(0)),
@@ -156,6 +164,19 @@ impl State {
         self.index.len()
     }
 
+    /// Whether the index is growing into a larger table ([`Self::growth_step`]).
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        self.index.is_growing()
+    }
+
+    /// Carries the growth of the index on a little, so that it does not wait for the next issues: while two tables are
+    /// in use, lookups cost more.
+    pub fn growth_step(&mut self) {
+        const BUCKETS: usize = 512; // a fraction of a millisecond
+        self.index.step_growth(BUCKETS);
+    }
+
     /// Bytes taken by index, slabs and lists: the View's own accounting. Names of subjects are apart.
     #[must_use]
     pub fn memory(&self) -> StateMemory {
@@ -174,7 +195,7 @@ impl State {
         self.callers.get(&client).unwrap_or(STRANGER)
     }
 
-    /// The token with this id, with what a revoke still under way means for it.
+    /// The token with this id.
     pub(crate) fn known(&self, id: &TokenId) -> Option<Known<'_>> {
         let mut entry = self.index.find(&id.0)?;
         let extra = match Link::from_bits(entry.record.link) {
@@ -182,11 +203,15 @@ impl State {
             Link::Extra(number) => self.index.extra(number).map(|words| Extra::from_words(&words)),
         };
         let subject = subject_of(entry.record.link, extra.as_ref());
+        let is_marked_revoked = entry.state.contains(Bits::REVOKED);
         if self.jobs.cover(subject, entry.slot) {
             entry.state = entry.state.with(Bits::REVOKED);
         }
+        if let Some(expires) = self.pending.renewed_until(id) {
+            entry.record.expires_s = expires.0;
+        }
         let claims = self.registry.claim_sets.get(entry.record.claims as usize)?;
-        Some(Known { entry, extra, claims })
+        Some(Known { entry, is_marked_revoked, extra, claims })
     }
 
     /// The token presented, if its secret is right and the client holds `rights` in its tenant; whoever does not

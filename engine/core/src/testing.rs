@@ -46,7 +46,7 @@ impl Engine {
     }
 
     /// Hands a command over and returns its ticket; nothing becomes durable.
-    pub(crate) fn submit_as(&mut self, actor: u32, key: Option<u8>, command: Command) -> u32 {
+    pub(crate) fn submit_as(&mut self, actor: u32, key: Option<u16>, command: Command) -> u32 {
         self.tickets += 1;
         let seed = &mut self.seed;
         let mut entropy = |bytes: &mut [u8]| {
@@ -54,7 +54,7 @@ impl Engine {
             let hash = blake3::hash(&seed.to_le_bytes());
             bytes.iter_mut().zip(hash.as_bytes().iter().cycle()).for_each(|(to, from)| *to = *from);
         };
-        let key = key.map(|byte| IdempotencyKey([byte; 16]));
+        let key = key.map(|number| IdempotencyKey(std::array::from_fn(|at| number.to_le_bytes()[at % 2])));
         let submission = Submission { actor: ClientNo(actor), key, command };
         self.sequencer.handle_submission(self.tickets, submission, self.now, &mut entropy);
         self.tickets
@@ -79,7 +79,7 @@ impl Engine {
     pub(crate) fn run_as(
         &mut self,
         actor: u32,
-        key: Option<u8>,
+        key: Option<u16>,
         command: Command,
     ) -> Result<Outcome, Rejection> {
         let ticket = self.submit_as(actor, key, command);
@@ -102,6 +102,14 @@ impl Engine {
         match self.run(Command::Revoke(target)) {
             Ok(Outcome::Revoked(report)) => report,
             other => panic!("not revoked: {other:?}"),
+        }
+    }
+
+    /// The token of the last issue, whose answer is still held: as only a test can get at it.
+    pub(crate) fn undelivered(&self) -> Token {
+        match self.sequencer.last_held() {
+            Some(Ok(Outcome::Issued { tokens, .. })) => tokens[0].clone(),
+            other => panic!("no issue is held: {other:?}"),
         }
     }
 

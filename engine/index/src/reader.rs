@@ -44,8 +44,8 @@ enum Spot {
     /// The tables hold no such token.
     #[default]
     Nowhere,
-    /// In the table without a larger one.
-    Here { position: usize, word: Word },
+    /// In this word of one of the tables.
+    Here { is_old: bool, position: usize, word: Word },
     /// A search has to find out.
     Search,
 }
@@ -100,17 +100,27 @@ impl Pin<'_> {
 
     #[inline]
     fn locate_one(&self, id: &[u8; 16]) -> Candidate {
-        if self.tables.old.is_some() {
-            return Candidate(Spot::Search); // rare: while a table grows
+        let place = Place::of(id);
+        // While a table grows: a word of the smaller one counts unless it is marked MOVED, one of the larger always
+        // does, for it was copied after everything that was done to the token before.
+        if let Some(old) = &self.tables.old
+            && let (Some(At { position, word }), _) = old.first_with_tag(place)
+            && (mutated!(IgnoreMoved) || !word.is_moved())
+        {
+            return self.here(true, position, word);
         }
-        Candidate(match self.tables.new.first_with_tag(Place::of(id)) {
-            (Some(At { position, word }), _) => {
-                self.core.slab.prefetch(word.slot());
-                Spot::Here { position, word }
-            }
-            (None, true) => Spot::Nowhere,
-            (None, false) => Spot::Search,
-        })
+        match self.tables.new.first_with_tag(place) {
+            (Some(At { position, word }), _) => self.here(false, position, word),
+            // While a table grows only a search of both can say that there is none.
+            (None, true) if self.tables.old.is_none() => Candidate(Spot::Nowhere),
+            (None, _) => Candidate(Spot::Search),
+        }
+    }
+
+    #[inline]
+    fn here(&self, is_old: bool, position: usize, word: Word) -> Candidate {
+        self.core.slab.prefetch(word.slot());
+        Candidate(Spot::Here { is_old, position, word })
     }
 
     /// The token with this id, if there is one.
@@ -119,8 +129,9 @@ impl Pin<'_> {
     pub fn resolve(&self, id: &[u8; 16], candidate: &Candidate) -> Option<Found> {
         match candidate.0 {
             Spot::Nowhere => None,
-            Spot::Here { position, word } if self.core.slab.has_id(word.slot(), id) => {
-                match self.read(&self.tables.new, At { position, word }) {
+            Spot::Here { is_old, position, word } if self.core.slab.has_id(word.slot(), id) => {
+                let table = if is_old { self.tables.old.as_ref()? } else { &self.tables.new };
+                match self.read(table, At { position, word }) {
                     Some(found) => Some(found),
                     None => self.lookup(id),
                 }

@@ -233,31 +233,32 @@ impl Writer {
         Some(table.mark(at.position, bits).state())
     }
 
-    /// As [`Self::mark`], for the token whose record this is; `None` if no word names this record any more.
-    pub fn mark_slot(&mut self, slot: u32, bits: State) -> Option<State> {
+    /// As [`Self::mark`], for the token that this record is or was of, whatever record its word names by now; `None` if
+    /// there is no such token any more.
+    pub fn mark_owner(&mut self, slot: u32, bits: State) -> Option<State> {
         let record = self.record(slot)?;
-        let (table, at) = self.locate(&record.id).filter(|(_, at)| at.word.slot() == slot)?;
-        Some(table.mark(at.position, bits).state())
+        self.mark(&record.id, bits)
     }
 
-    /// Gives a token another record and keeps its state bits; returns the new record's number. `None` if there is no
-    /// such token.
+    /// Writes another record for a token; no word names it before [`Self::swap`]. Returns its number.
     ///
     /// # Errors
-    /// [`IndexFull`]; nothing was changed.
+    /// [`IndexFull`]; nothing was written.
+    pub fn prepare(&mut self, record: &Record) -> Result<u32, IndexFull> {
+        self.write_record(record)
+    }
+
+    /// Lets the token's word name a record that was prepared, and keeps its state bits. Returns whether there is such
+    /// a token.
     ///
     /// # Panics
-    /// If the record has another id.
-    pub fn replace(&mut self, id: &[u8; 16], record: &Record) -> Result<Option<u32>, IndexFull> {
-        assert_eq!(*id, record.id, "a token keeps its id");
-        if self.locate(id).is_none() {
-            return Ok(None);
-        }
-        let slot = self.write_record(record)?;
-        let (table, at) = self.locate(id).expect("it was there a moment ago, and only this thread writes");
+    /// If no record has this number.
+    pub fn swap(&mut self, slot: u32) -> bool {
+        let record = self.record(slot).expect("a record is prepared before it is named");
+        let Some((table, at)) = self.locate(&record.id) else { return false };
         // One store of the whole word: no mark can be lost, because only this thread marks.
         table.store(at.position, Word::new(at.word.tag(), at.word.state(), slot));
-        Ok(Some(slot))
+        true
     }
 
     /// Takes a token out; its record is not used again. Returns whether it was there.
@@ -325,6 +326,12 @@ impl Writer {
         self.growth = Some(Growth { old, next: 0 });
         self.taken = 0;
         Ok(())
+    }
+
+    /// Whether a larger table is being filled.
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        self.growth.is_some()
     }
 
     /// Moves up to `buckets` buckets to the larger table, if one is being filled; returns whether there is more to

@@ -109,7 +109,8 @@ fn a_renewal_is_old_or_new() {
         }
     });
     writer.mark(&id(1), State::REVOKED);
-    writer.replace(&id(1), &record(1, 9)).unwrap();
+    let renewed = writer.prepare(&record(1, 9)).unwrap();
+    writer.swap(renewed);
     reading.join().unwrap();
 }
 

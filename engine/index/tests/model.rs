@@ -63,11 +63,13 @@ proptest! {
                     let record = record(id, expires);
                     match oracle.get_mut(&id) {
                         Some((_, known)) => {
-                            prop_assert!(writer.replace(&id, &record).unwrap().is_some());
+                            let slot = writer.prepare(&record).unwrap();
+                            prop_assert!(writer.swap(slot));
                             *known = record;
                         }
                         None => {
-                            prop_assert_eq!(writer.replace(&id, &record).unwrap(), None);
+                            let slot = writer.prepare(&record).unwrap();
+                            prop_assert!(!writer.swap(slot));
                             writer.insert(&record, State::NONE).unwrap();
                             oracle.insert(id, (State::NONE, record));
                         }
@@ -97,15 +99,18 @@ proptest! {
 }
 
 #[test]
-fn a_slot_is_marked_only_while_a_word_names_it() {
-    let (mut writer, _) = index(10, 100);
+fn a_token_is_marked_through_any_record_it_ever_had() {
+    let (mut writer, reader) = index(10, 100);
     let first = writer.insert(&record(id(1, 1), 5), State::LIVE).unwrap();
-    let second = writer.replace(&id(1, 1), &record(id(1, 1), 9)).unwrap().unwrap();
-    assert_eq!(writer.mark_slot(first, State::REVOKED), None);
-    assert_eq!(writer.find(&id(1, 1)).unwrap().state, State::LIVE);
-    assert_eq!(writer.mark_slot(second, State::REVOKED), Some(State::LIVE));
-    assert_eq!(writer.mark_slot(99, State::REVOKED), None);
-    assert_eq!(writer.mark_slot(0, State::REVOKED), None);
+    let second = writer.prepare(&record(id(1, 1), 9)).unwrap();
+    assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 5, "prepared is not yet named");
+    assert_eq!(writer.mark_owner(second, State::SPENT), Some(State::LIVE));
+    assert!(writer.swap(second));
+    assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 9);
+    assert_eq!(writer.mark_owner(first, State::REVOKED), Some(State::LIVE.with(State::SPENT)));
+    assert_eq!(writer.find(&id(1, 1)).unwrap().state, State::LIVE.with(State::SPENT).with(State::REVOKED));
+    assert_eq!(writer.mark_owner(99, State::REVOKED), None);
+    assert_eq!(writer.mark_owner(0, State::REVOKED), None);
 }
 
 #[test]
@@ -115,7 +120,7 @@ fn a_full_index_says_so_and_keeps_what_it_has() {
         writer.insert(&record(id(1, member), 5), State::LIVE).unwrap();
     }
     assert_eq!(writer.insert(&record(id(1, 3), 5), State::LIVE), Err(IndexFull::Configured));
-    assert_eq!(writer.replace(&id(1, 0), &record(id(1, 0), 6)), Err(IndexFull::Configured));
+    assert_eq!(writer.prepare(&record(id(1, 0), 6)), Err(IndexFull::Configured));
     assert_eq!(reader.pin().lookup(&id(1, 0)).unwrap().record.expires_s, 5);
     assert_eq!(reader.pin().lookup(&id(1, 3)), None);
 }
@@ -180,7 +185,8 @@ fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_tables_gr
                 let dead = at / 2;
                 writer.mark(&scattered(dead), State::REVOKED);
                 revoked.store(dead + 1, Ordering::Release);
-                writer.replace(&scattered(dead), &record(scattered(dead), 2)).unwrap();
+                let renewed = writer.prepare(&record(scattered(dead), 2)).unwrap();
+                writer.swap(renewed);
             }
         }
         is_done.store(true, Ordering::Release);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jeton_core::command::{Access, ChangeRights, Command, ConsumeToken, IssueTokens, RevokeTarget};
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
-use jeton_core::numbers::{ClaimsNo, IdempotencyKey, LogId, Sequence, SubjectNo};
+use jeton_core::numbers::{Binding, ClaimsNo, IdempotencyKey, LogId, Sequence, SubjectNo};
 use jeton_core::outcome::{Outcome, Rejection, Reply, RevokeReport};
 use jeton_core::rights::Rights;
 use jeton_core::time::Seconds;
@@ -244,12 +244,16 @@ impl Client {
 
     // ---- writes ----
 
+    /// Sends a command until it is answered. Only with a key is a repetition the same command to the server: issuing and
+    /// consuming need one. Revokes and the like do no harm when they are repeated, and the server's memory of keys is
+    /// bounded.
     async fn write(
         &self,
         key: Option<IdempotencyKey>,
         command: Command,
     ) -> Result<(Sequence, Outcome), Error> {
-        let key = Some(key.map_or_else(new_key, Ok)?);
+        let needs_key = matches!(command, Command::IssueTokens(_) | Command::ConsumeToken(_));
+        let key = if needs_key && key.is_none() { Some(new_key()?) } else { key };
         let request = Request::Write { key, command };
         match self.ask(|id, into| request.encode(id, into)).await?.0 {
             Response::Written { reply: Reply { sequence, result }, .. } => {
@@ -281,12 +285,13 @@ impl Client {
         }
     }
 
-    /// Extends the life of a renewable token; returns when it expires now.
+    /// Extends the life of a renewable token to `ttl_s` seconds from now, within its maximum; returns when it expires
+    /// now. `binding` is what the holder proved to have, for a token that is bound to something.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn renew(&self, token: &Token, ttl_s: u32) -> Result<Seconds, Error> {
-        match self.write(None, Command::RenewToken { token: token.clone(), ttl_s }).await? {
+    pub async fn renew(&self, token: &Token, ttl_s: u32, binding: Option<Binding>) -> Result<Seconds, Error> {
+        match self.write(None, Command::RenewToken { token: token.clone(), ttl_s, binding }).await? {
             (_, Outcome::Renewed { expires }) => Ok(expires),
             _ => Err(unexpected()),
         }
@@ -316,10 +321,25 @@ impl Client {
 
     /// Revokes everything that the target names. When this returns, no server of this log says `valid` to any of it.
     ///
+    /// Repeated by itself after a lost answer, it may report that there was nothing left to revoke;
+    /// [`Self::revoke_with_key`] gets the first report.
+    ///
     /// # Errors
     /// [`Error`].
     pub async fn revoke(&self, target: RevokeTarget) -> Result<Revoked, Error> {
-        match self.write(None, Command::Revoke(target)).await? {
+        self.revoke_as(None, target).await
+    }
+
+    /// As [`Self::revoke`]; repeated with the same key it answers with the first report and revokes nothing more.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn revoke_with_key(&self, target: RevokeTarget, key: IdempotencyKey) -> Result<Revoked, Error> {
+        self.revoke_as(Some(key), target).await
+    }
+
+    async fn revoke_as(&self, key: Option<IdempotencyKey>, target: RevokeTarget) -> Result<Revoked, Error> {
+        match self.write(key, Command::Revoke(target)).await? {
             (sequence, Outcome::Revoked(report)) => Ok(Revoked { report, sequence }),
             _ => Err(unexpected()),
         }

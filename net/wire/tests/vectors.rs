@@ -54,7 +54,8 @@ fn commands() -> Vec<Command> {
     ];
     let mut commands = vec![
         Command::IssueTokens(issue),
-        Command::RenewToken { token: token(), ttl_s: 5 },
+        Command::RenewToken { token: token(), ttl_s: 5, binding: None },
+        Command::RenewToken { token: token(), ttl_s: 5, binding: Some(Binding([0x0b; 32])) },
         Command::ConsumeToken(consume),
         Command::GrantRights(change()),
         Command::WithdrawRights(change()),

@@ -17,6 +17,12 @@ impl CompiledClaims {
         }
     }
 
+    /// The grants.
+    #[must_use]
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
     /// Whether some grant covers the query. No grant, no access.
     #[must_use]
     pub fn allows(&self, query: &ResourceQuery<'_>) -> bool {

@@ -38,7 +38,8 @@ fn one_of_each() -> Vec<Entry> {
         family: Some([8; 16]),
         binding: Some([9; 32]),
     };
-    let consumed = Recorded::Consumed { seconds_left: 60, claims: 4, subject: 5, flags: 1, uses_left: 2 };
+    let consumed =
+        Recorded::Consumed { expires_s: 1_700_003_600, claims: 4, subject: 5, flags: 1, uses_left: 2 };
     vec![
         plain(Fact::TenantCreated { tenant: 1, name: "default".to_owned() }),
         plain(Fact::ClientNamed {

@@ -45,7 +45,7 @@ fn a_no_op_and_a_rejection_wait_for_what_they_rest_on() {
     let token = engine.issue(|_| {});
     engine.submit_as(1, None, Command::Revoke(RevokeTarget::Id(token.id)));
     let no_op = engine.submit_as(1, None, Command::Revoke(RevokeTarget::Id(token.id)));
-    let rejected = engine.submit_as(1, None, Command::RenewToken { token, ttl_s: 5 });
+    let rejected = engine.submit_as(1, None, Command::RenewToken { token, ttl_s: 5, binding: None });
     assert!(replies(&mut engine).is_empty(), "they rest on a revoke that a crash could take back");
     let answered: Vec<_> = engine.settle().into_iter().map(|(ticket, _)| ticket).collect();
     assert_eq!(answered[1..], [no_op, rejected]);
@@ -106,7 +106,7 @@ fn restrictions_refuse_what_they_name_and_never_a_revoke_for_want_of_disk() {
     let mut engine = Engine::new();
     let token = engine.issue(|issue| issue.renewable_s = 7_000);
     let revoke = || Command::Revoke(RevokeTarget::Id(token.id));
-    let renew = || Command::RenewToken { token: token.clone(), ttl_s: 5_000 };
+    let renew = || Command::RenewToken { token: token.clone(), ttl_s: 5_000, binding: None };
     let mut answer = |restrictions, command| {
         engine.sequencer.set_restrictions(restrictions);
         engine.run(command).map(drop)
@@ -197,4 +197,175 @@ fn a_revoke_repeated_while_it_goes_on_is_busy_and_then_has_the_first_outcome() {
     assert_eq!(engine.settle()[0].0, first);
     let Ok(Outcome::Revoked(report)) = engine.run_as(1, Some(4), revoke()) else { panic!("not revoked") };
     assert_eq!(report.revoked, 1);
+}
+
+fn subject_revoke() -> Command {
+    let tenant = crate::testing::name(FIRST_TENANT);
+    Command::Revoke(RevokeTarget::Subject { tenant, subject: crate::testing::name("alice") })
+}
+
+/// Makes everything decided so far durable, without carrying on with revokes under way.
+fn make_durable(engine: &mut Engine) -> Vec<(u32, Result<Outcome, Rejection>)> {
+    while let Some(commit) = engine.sequencer.poll_commit() {
+        engine.log.extend(commit.batches.iter().cloned());
+        engine.sequencer.handle_durable(commit.last());
+    }
+    replies(engine)
+}
+
+#[test]
+fn a_revoke_behind_one_of_its_subject_is_not_answered_before_readers_deny() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|_| {});
+    let parent = engine.issue(|_| {});
+    let child = engine.issue(|issue| issue.parent = Some(parent.id));
+    engine.submit_as(1, None, subject_revoke());
+    let one = engine.submit_as(1, None, Command::Revoke(RevokeTarget::Id(token.id)));
+    let family = engine.submit_as(1, None, Command::Revoke(RevokeTarget::Family(child.id)));
+    let answered: Vec<_> = make_durable(&mut engine).into_iter().map(|(ticket, _)| ticket).collect();
+    assert_eq!(answered, [one, family], "the subject's tokens are not marked yet");
+    for token in [&token, &parent, &child] {
+        assert_eq!(engine.verdict(token), Verdict::Revoked);
+    }
+    engine.settle();
+    engine.assert_replays();
+}
+
+#[test]
+fn a_renewal_is_seen_only_once_durable_and_counted_on_before() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.renewable_s = 100_000);
+    let renew = |ttl_s| Command::RenewToken { token: token.clone(), ttl_s, binding: None };
+    engine.submit_as(1, None, renew(90_000));
+    engine.submit_as(1, None, renew(80_000));
+    engine.pass_s(3_600);
+    assert_eq!(engine.verdict(&token), Verdict::Expired, "the renewal is not durable");
+    let answers = make_durable(&mut engine);
+    let expiries: Vec<_> = answers
+        .iter()
+        .map(|(_, result)| match result {
+            Ok(Outcome::Renewed { expires }) => expires.0,
+            other => panic!("not renewed: {other:?}"),
+        })
+        .collect();
+    assert_eq!(expiries[0], expiries[1], "the second does not take back what the first gave");
+    assert_eq!(engine.verdict(&token), Verdict::Valid);
+    engine.assert_replays();
+}
+
+#[test]
+fn a_renewal_whose_log_failed_gives_nothing() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.renewable_s = 100_000);
+    engine.submit_as(1, None, Command::RenewToken { token: token.clone(), ttl_s: 90_000, binding: None });
+    engine.sequencer.handle_failure();
+    engine.pass_s(3_600);
+    assert_eq!(engine.verdict(&token), Verdict::Expired);
+}
+
+#[test]
+fn a_renewal_under_way_does_not_hide_its_token_from_a_revoke_of_the_subject() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.renewable_s = 100_000);
+    engine.submit_as(1, None, Command::RenewToken { token: token.clone(), ttl_s: 90_000, binding: None });
+    engine.submit_as(1, None, subject_revoke());
+    make_durable(&mut engine);
+    engine.settle();
+    assert_eq!(engine.verdict(&token), Verdict::Revoked);
+    engine.assert_replays();
+}
+
+#[test]
+fn a_right_withdrawn_is_not_given_back_by_a_later_grant_that_is_not_durable() {
+    let mut engine = Engine::new();
+    let change = |rights| crate::command::ChangeRights {
+        client: crate::testing::name("spiffe://test/service"),
+        tenant: crate::testing::name("*"),
+        rights,
+    };
+    let seen =
+        |engine: &Engine| engine.view.registry().caller("spiffe://test/service").granted_in(TenantNo::EVERY);
+    engine.submit_as(1, None, Command::GrantRights(change(Rights::ISSUE)));
+    engine.submit_as(1, None, Command::WithdrawRights(change(Rights::ISSUE)));
+    let withdrawn = engine.sequencer.poll_commit().unwrap().last();
+    engine.submit_as(1, None, Command::GrantRights(change(Rights::ISSUE)));
+    engine.sequencer.handle_durable(withdrawn);
+    assert_eq!(replies(&mut engine).len(), 2, "the withdrawal is acknowledged");
+    assert_eq!(seen(&engine), Rights::NONE);
+    engine.settle();
+    assert_eq!(seen(&engine), Rights::ISSUE);
+}
+
+#[test]
+fn after_a_failure_nothing_is_left_to_wait_for_and_revokes_under_way_are_carried_out() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|_| {});
+    engine.submit_as(1, None, issue_command(|_| {}));
+    engine.sequencer.poll_commit().unwrap();
+    engine.submit_as(1, None, issue_command(|_| {})); // decided while the commit is on its way
+    engine.submit_as(1, None, subject_revoke());
+    engine.sequencer.handle_failure();
+    let answered = replies(&mut engine);
+    assert!(answered.iter().all(|(_, result)| *result.as_ref().unwrap_err() == Rejection::Indeterminate));
+    assert_eq!(answered.len(), 3);
+    while engine.sequencer.has_work() {
+        engine.sequencer.handle_work(engine.now);
+    }
+    assert!(engine.sequencer.is_idle());
+    assert_eq!(engine.verdict(&token), Verdict::Revoked);
+}
+
+#[test]
+fn no_command_is_cut_in_two_by_the_end_of_a_commit() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.uses_max = 10_000);
+    let consume = || {
+        let token = token.clone();
+        Command::ConsumeToken(crate::command::ConsumeToken {
+            token,
+            access: None,
+            audience: None,
+            binding: None,
+        })
+    };
+    for round in 0..(COMMIT_BATCHES_MAX + 40) as u64 {
+        // Every one at a time of its own, and now and then a command that takes several batches.
+        engine.now = Millis(engine.now.0 + 1);
+        engine.submit_as(1, Some(round as u16), consume());
+        if round % 100 == 0 {
+            let subjects = (0..256).map(|at| crate::testing::name(&format!("s{round}-{at}"))).collect();
+            engine.submit_as(1, None, issue_command(|issue| issue.subjects = subjects));
+        }
+    }
+    let mut commits = 0;
+    while let Some(commit) = engine.sequencer.poll_commit() {
+        commits += 1;
+        for batch in &commit.batches {
+            let entries = crate::batch::open(&batch.bytes).unwrap().entries;
+            let last = &entries.last().unwrap().event.fact;
+            assert!(!matches!(last, Fact::TokenConsumed { .. }), "a use and its key are in one batch");
+        }
+        let last = crate::batch::open(&commit.batches.last().unwrap().bytes).unwrap();
+        let last = &last.entries.last().unwrap().event.fact;
+        assert!(
+            !matches!(last, Fact::SubjectNamed { .. }),
+            "the tokens of these subjects are in another commit"
+        );
+        assert!(commit.batches.len() <= COMMIT_BATCHES_MAX + 40);
+        engine.sequencer.handle_durable(commit.last());
+    }
+    assert!(commits > 1);
+}
+
+#[test]
+fn a_claim_set_that_is_not_durable_is_not_shown() {
+    let mut engine = Engine::new();
+    engine.submit_as(1, None, issue_command(|_| {}));
+    let caller = engine.view.registry().caller(crate::testing::ADMIN);
+    let (claims, subject) = (crate::numbers::ClaimsNo(1), crate::numbers::SubjectNo(1));
+    assert!(engine.view.registry().claims(&caller, claims).is_none());
+    assert!(engine.view.registry().subject(&caller, subject).is_none());
+    engine.settle();
+    assert!(engine.view.registry().claims(&caller, claims).is_some());
+    assert!(engine.view.registry().subject(&caller, subject).is_some());
 }

@@ -1,7 +1,10 @@
 //! Folding events into the state: the same at assignment, in a replay and behind a snapshot.
 //!
-//! Every event may be applied twice. Denials take effect here, at once; what lets something become valid only comes
-//! back as a [`Publication`], for when the event is durable.
+//! Denials take effect here, at once; what lets something become valid only comes back as a [`Publication`], for when
+//! the event is durable.
+//!
+//! Issues, renewals, uses and revokes of single tokens carry results, not differences: applied once more, they change
+//! nothing.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,6 +27,8 @@ use crate::token::TokenId;
 pub enum Publication {
     /// A token.
     Token(TokenId),
+    /// A token's new expiry, in the record with this number.
+    Renewal(TokenId, u32),
     /// Rights of a client in a tenant.
     Rights(ClientNo, TenantNo, Rights),
 }
@@ -49,6 +54,7 @@ pub enum ApplyError {
 /// Where an event stands.
 #[derive(Clone, Copy, Debug)]
 struct At {
+    sequence: Sequence,
     time: Millis,
     actor: ClientNo,
 }
@@ -64,7 +70,7 @@ impl State {
         time: Millis,
         entry: &Entry,
     ) -> Result<Option<Publication>, ApplyError> {
-        let at = At { time, actor: ClientNo(entry.event.actor) };
+        let at = At { sequence, time, actor: ClientNo(entry.event.actor) };
         let publication = self.fold(at, entry)?;
         self.applied = (sequence, self.applied.1.max(time));
         Ok(publication)
@@ -74,11 +80,13 @@ impl State {
     pub fn publish(&mut self, publication: &Publication) {
         match publication {
             Publication::Token(id) => drop(self.index.mark(&id.0, Bits::LIVE)),
+            Publication::Renewal(id, slot) => {
+                self.pending.end_renewal(id);
+                self.index.swap(*slot);
+            }
             Publication::Rights(client, tenant, granted) => {
-                // Rights withdrawn since stay withdrawn: what was decided last is the upper bound.
-                let decided = self.caller(*client).granted_in(*tenant);
-                self.registry
-                    .update_caller(*client, *tenant, |published| published.with(*granted).common(decided));
+                let visible = self.pending.end_rights(*client, *tenant, *granted);
+                self.registry.update_caller(*client, *tenant, |_| visible);
             }
         }
     }
@@ -89,13 +97,14 @@ impl State {
             Fact::TenantCreated { tenant, name } => self.fold_tenant(*tenant, name)?,
             Fact::ClientNamed { client, name } => self.fold_client(*client, name)?,
             Fact::SubjectNamed { subject, tenant, .. } => {
-                self.fold_subject(SubjectNo(*subject), TenantNo(*tenant), detached)?;
+                self.fold_subject(at, SubjectNo(*subject), TenantNo(*tenant), detached)?;
             }
             Fact::ClaimsInterned { claims, tenant, client, .. } => {
-                self.fold_claims(ClaimsNo(*claims), TenantNo(*tenant), ClientNo(*client), detached)?;
+                let owner = (TenantNo(*tenant), ClientNo(*client));
+                self.fold_claims(at, ClaimsNo(*claims), owner, detached)?;
             }
             Fact::TokenIssued { .. } => return self.fold_issued(&entry.event.fact),
-            Fact::TokenRenewed { id, expires_s, .. } => self.fold_renewed(&TokenId(*id), *expires_s)?,
+            Fact::TokenRenewed { id, expires_s, .. } => return self.fold_renewed(TokenId(*id), *expires_s),
             Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left),
             Fact::TokenRevoked { id } => drop(self.index.mark(id, Bits::REVOKED)),
             Fact::SubjectRevoked { subject } => {
@@ -141,6 +150,7 @@ impl State {
 
     fn fold_subject(
         &mut self,
+        at: At,
         subject: SubjectNo,
         tenant: TenantNo,
         detached: Option<&[u8]>,
@@ -149,7 +159,11 @@ impl State {
             return Ok(());
         }
         let name = detached.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        self.registry.subjects.push(Subject { tenant, name: name.as_deref().map(Into::into) });
+        self.registry.subjects.push(Subject {
+            tenant,
+            name: name.as_deref().map(Into::into),
+            since: at.sequence,
+        });
         if let Some(name) = name {
             self.names.insert_subject(&self.registry, tenant, &name, subject);
         }
@@ -158,9 +172,9 @@ impl State {
 
     fn fold_claims(
         &mut self,
+        at: At,
         number: ClaimsNo,
-        tenant: TenantNo,
-        client: ClientNo,
+        (tenant, client): (TenantNo, ClientNo),
         detached: Option<&[u8]>,
     ) -> Result<(), ApplyError> {
         if !is_new(number.0, self.registry.claim_sets.count(), "claim set")? {
@@ -169,7 +183,7 @@ impl State {
         let claims = detached.map(Claims::decode).transpose().map_err(|_| ApplyError::Claims(number.0))?;
         let bytes = detached.unwrap_or_default();
         let compiled = claims.as_ref().map(Claims::compile);
-        self.registry.claim_sets.push(ClaimSet::new(tenant, client, bytes, compiled));
+        self.registry.claim_sets.push(ClaimSet::new(tenant, client, bytes, compiled, at.sequence));
         if detached.is_some() {
             self.names.insert_claim_set(claims_key(tenant, client, bytes), number);
         }
@@ -231,17 +245,17 @@ impl State {
         family
     }
 
-    fn fold_renewed(&mut self, id: &TokenId, expires_s: u32) -> Result<(), ApplyError> {
-        let Some(known) = self.known(id) else { return Ok(()) };
+    /// The new record is written now; readers are led to it once the event is durable.
+    fn fold_renewed(&mut self, id: TokenId, expires_s: u32) -> Result<Option<Publication>, ApplyError> {
+        let Some(known) = self.known(&id) else { return Ok(None) };
         if known.entry.record.expires_s == expires_s {
-            return Ok(());
+            return Ok(None);
         }
         let subject = known.subject();
-        let record = Record { expires_s, ..known.entry.record };
-        if let Some(slot) = self.index.replace(&id.0, &record)? {
-            self.lists.push(subject, slot);
-        }
-        Ok(())
+        let slot = self.index.prepare(&Record { expires_s, ..known.entry.record })?;
+        self.lists.push(subject, slot);
+        self.pending.begin_renewal(id, Seconds(expires_s));
+        Ok(Some(Publication::Renewal(id, slot)))
     }
 
     fn fold_consumed(&mut self, id: &TokenId, uses_left: u32) {
@@ -266,8 +280,13 @@ impl State {
     }
 
     fn kill_claim_sets(&mut self, which: impl Fn(&ClaimSet) -> bool) {
-        let matching: Vec<_> =
-            self.registry.claim_sets.iter().filter(|(_, set)| which(set)).map(|(at, _)| at).collect();
+        let matching: Vec<_> = self
+            .registry
+            .claim_sets
+            .iter()
+            .filter(|(_, set)| !set.is_dead() && which(set))
+            .map(|(at, _)| at)
+            .collect();
         for at in matching {
             self.kill_claim_set(ClaimsNo(u32::try_from(at).expect("claim sets are numbered in 32 bits")));
         }
@@ -289,14 +308,15 @@ impl State {
         known_number(client.0, self.registry.clients.count(), "client")?;
         known_number(tenant.0, self.registry.tenants.count(), "tenant")?;
         self.callers.entry(client).or_insert_with(|| Caller::new(client)).set(tenant, rights);
+        self.pending.begin_rights(client, tenant, rights);
         // Withdrawn at once; what is granted waits for its publication.
         self.registry.update_caller(client, tenant, |published| published.common(rights));
         Ok(Publication::Rights(client, tenant, rights))
     }
 
-    /// Carries revokes by subject on by up to `budget` tokens; returns what the oldest one revoked in all once it is
-    /// finished. Whoever waits for revokes gets them in the order they were decided.
-    pub fn mark_step(&mut self, budget: usize) -> Option<u64> {
+    /// Carries revokes by subject on by up to `budget` tokens, and reduces it by as many; returns what the oldest one
+    /// revoked in all once it is finished. Whoever waits for revokes gets them in the order they were decided.
+    pub fn mark_step(&mut self, budget: &mut usize) -> Option<u64> {
         self.jobs.step(&self.lists, &mut self.index, budget)
     }
 

@@ -6,8 +6,8 @@ use crate::check::Check;
 use crate::claims::ResourceQuery;
 use crate::command::{Command, ConsumeToken, Submission};
 use crate::event::{Detached, Entry, Event, Fact, Recorded, ScopedKey};
-use crate::judge::{flags, judge, told};
-use crate::numbers::{ClaimsNo, ClientNo};
+use crate::judge::{cause_of_death, flags, is_presented, judge, told};
+use crate::numbers::{Binding, ClaimsNo, ClientNo};
 use crate::outcome::{FieldName, Outcome, Rejection};
 use crate::rights::Rights;
 use crate::time::{Millis, Seconds};
@@ -65,74 +65,77 @@ impl Draft<'_> {
 
 impl State {
     /// Decides on a command at `now`, which is not before [`State::last_time`]. `entropy` makes ids, secrets and salts.
-    pub fn decide<'a>(
-        &mut self,
-        submission: &Submission,
-        now: Millis,
-        entropy: &'a mut Entropy<'a>,
-    ) -> Decision {
+    pub fn decide<'a>(&self, submission: &Submission, now: Millis, entropy: &'a mut Entropy<'a>) -> Decision {
         let actor = submission.actor;
         let mut draft = Draft { actor, now, entropy, entries: Vec::new() };
-        let payload =
-            submission.key.map(|key| (ScopedKey { client: actor, key }, fingerprint(&submission.command)));
-        if let Some((key, payload)) = &payload {
-            match self.recall(key, payload, now, &mut draft) {
-                Ok(None) => {}
-                Ok(Some(outcome)) => return Decision { entries: Vec::new(), answer: Decided::Done(outcome) },
-                Err(rejection) => return rejected(rejection),
-            }
+        match self.recall(submission, &mut draft) {
+            Ok(None) => {}
+            Ok(Some(outcome)) => return Decision { entries: Vec::new(), answer: Decided::Done(outcome) },
+            Err(rejection) => return rejected(rejection),
         }
         let answer = match self.rule(&submission.command, &mut draft) {
             Ok(answer) => answer,
             Err(rejection) => return rejected(rejection),
         };
-        if let (Some((key, payload)), Decided::Done(outcome)) = (payload, &answer)
-            && let Some(outcome) = recorded(outcome)
-        {
-            draft.push(Fact::CommandCompleted { key: key.key.0, payload, outcome });
+        if let Decided::Done(outcome) = &answer {
+            // A consume that spent nothing may as well be decided anew: it might have to be denied by then.
+            let spent_nothing = matches!(outcome, Outcome::Consumed { .. }) && draft.entries.is_empty();
+            let completed = self.complete(submission, outcome, now).filter(|_| !spent_nothing);
+            draft.entries.extend(completed);
         }
         Decision { entries: draft.entries, answer }
     }
 
-    /// The event that records a command whose outcome was only known after a marking job.
+    /// The event that records the outcome of a command that had a key; for one with a marking job, once that is over.
     #[must_use]
-    pub fn complete(&self, submission: &Submission, outcome: &Outcome) -> Option<Entry> {
+    pub fn complete(&self, submission: &Submission, outcome: &Outcome, now: Millis) -> Option<Entry> {
+        if !self.keys.has_room(now) {
+            return None; // a revoke, which does not wait for room: see `recall`
+        }
         let fact = Fact::CommandCompleted {
             key: submission.key?.0,
             payload: fingerprint(&submission.command),
-            outcome: recorded(outcome)?,
+            outcome: recorded(outcome, now)?,
         };
         Some(Entry { event: Event { actor: submission.actor.0, fact }, detached: None })
     }
 
     /// What a repeated key comes to: its first outcome, or for an issue the revocation of what it issued, so that
     /// at most one live token per key exists (only digests are kept: the first secret cannot be shown again).
-    fn recall(
-        &mut self,
-        key: &ScopedKey,
-        payload: &[u8; 16],
-        now: Millis,
-        draft: &mut Draft<'_>,
-    ) -> Result<Option<Outcome>, Rejection> {
-        let has_room = self.keys.has_room(now);
-        let Some(record) = self.keys.recall(key, now) else {
-            return if has_room { Ok(None) } else { Err(Rejection::Busy { retry_ms: KEYS_FULL_RETRY_MS }) };
+    fn recall(&self, submission: &Submission, draft: &mut Draft<'_>) -> Result<Option<Outcome>, Rejection> {
+        let Some(key) = submission.key else { return Ok(None) };
+        let now = draft.now;
+        // What takes something from somebody is done in any case; without room its outcome is not remembered.
+        if !self.keys.has_room(now) && !submission.command.takes() {
+            return Err(Rejection::Busy { retry_ms: KEYS_FULL_RETRY_MS });
+        }
+        let Some(record) = self.keys.recall(&ScopedKey { client: submission.actor, key }, now) else {
+            return Ok(None);
         };
-        if record.payload != *payload {
+        if record.payload != fingerprint(&submission.command) {
             return Err(Rejection::KeyReused);
         }
-        if let Recorded::Issued { ids } = &record.outcome {
-            for id in ids {
-                draft.push(Fact::TokenRevoked { id: *id });
+        match &record.outcome {
+            Recorded::Issued { ids } => ids.iter().for_each(|id| draft.push(Fact::TokenRevoked { id: *id })),
+            Recorded::Consumed { claims, .. } if !self.may_still_consume(submission.actor, *claims) => {
+                return Ok(None); // decided anew, and denied
             }
+            _ => {}
         }
-        Ok(record.outcome.replayed())
+        Ok(record.outcome.replayed(now))
+    }
+
+    fn may_still_consume(&self, actor: ClientNo, claims: u32) -> bool {
+        let tenant = self.registry.claim_set(ClaimsNo(claims)).map(|set| set.tenant);
+        tenant.is_some_and(|tenant| self.caller(actor).may(Rights::VALIDATE, tenant))
     }
 
     fn rule(&self, command: &Command, draft: &mut Draft<'_>) -> Result<Decided, Rejection> {
         match command {
             Command::IssueTokens(issue) => self.issue(issue, draft).map(Decided::Done),
-            Command::RenewToken { token, ttl_s } => self.renew(token, *ttl_s, draft).map(Decided::Done),
+            Command::RenewToken { token, ttl_s, binding } => {
+                self.renew(token, *ttl_s, *binding, draft).map(Decided::Done)
+            }
             Command::ConsumeToken(consume) => Ok(Decided::Done(self.consume(consume, draft))),
             Command::Revoke(target) => self.revoke(target, draft),
             Command::GrantRights(change) => self.grant_rights(change, draft).map(Decided::Done),
@@ -141,14 +144,23 @@ impl State {
         }
     }
 
-    fn renew(&self, token: &Token, ttl_s: u32, draft: &mut Draft<'_>) -> Result<Outcome, Rejection> {
+    fn renew(
+        &self,
+        token: &Token,
+        ttl_s: u32,
+        binding: Option<Binding>,
+        draft: &mut Draft<'_>,
+    ) -> Result<Outcome, Rejection> {
         if !(1..=LIFETIME_S_MAX).contains(&ttl_s) {
             return Err(Rejection::OutOfRange(FieldName::Ttl));
         }
         let known = self
             .presented(token, draft.actor, Rights::ISSUE)
             .ok_or(Rejection::Token(self.unknown_to(draft.actor)))?;
-        if let Some(cause) = crate::judge::cause_of_death(&known.facts(), draft.now) {
+        let facts = known.facts();
+        let cause = cause_of_death(&facts, draft.now)
+            .or_else(|| (!is_presented(&facts, binding)).then_some(Verdict::BindingMismatch));
+        if let Some(cause) = cause {
             let may_inspect = self.caller(draft.actor).may(Rights::INSPECT, known.claims.tenant);
             return Err(Rejection::Token(if may_inspect { cause } else { cause.concealed() }));
         }
@@ -234,14 +246,14 @@ fn rejected(rejection: Rejection) -> Decision {
 
 /// What to remember of an outcome under an idempotency key; `None` if a repetition may as well be decided anew,
 /// because nothing was done.
-fn recorded(outcome: &Outcome) -> Option<Recorded> {
+fn recorded(outcome: &Outcome, now: Millis) -> Option<Recorded> {
     Some(match outcome {
         Outcome::Issued { tokens, .. } => {
             Recorded::Issued { ids: tokens.iter().map(|token| token.id.0).collect() }
         }
         Outcome::Renewed { expires } => Recorded::Renewed { expires_s: expires.0 },
         Outcome::Consumed { answer, uses_left } if answer.verdict == Verdict::Valid => Recorded::Consumed {
-            seconds_left: answer.seconds_left,
+            expires_s: now.expiry_after(answer.seconds_left).0,
             claims: answer.claims.0,
             subject: answer.subject.0,
             flags: answer.flags.0,

@@ -4,6 +4,7 @@
 //! event's time: those may be reclaimed at any moment and mean nothing any more.
 
 use super::{Known, State};
+use crate::event::Recorded;
 use crate::judge::cause_of_death;
 use crate::numbers::ClientNo;
 use crate::token::TokenId;
@@ -21,6 +22,28 @@ impl Fields {
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64).0.update(bytes);
         self
+    }
+
+    fn outcome(&mut self, outcome: &Recorded) {
+        let (kind, numbers) = match *outcome {
+            Recorded::Issued { ref ids } => {
+                ids.iter().for_each(|id| {
+                    self.bytes(id);
+                });
+                (1, [ids.len() as u64, 0, 0, 0, 0])
+            }
+            Recorded::Renewed { expires_s } => (2, [expires_s.into(), 0, 0, 0, 0]),
+            Recorded::Consumed { expires_s, claims, subject, flags, uses_left } => {
+                (3, [expires_s.into(), claims.into(), subject.into(), flags.into(), uses_left.into()])
+            }
+            Recorded::Revoked { revoked, broader } => (4, [revoked, broader, 0, 0, 0]),
+            Recorded::RightsChanged { rights } => (5, [rights.into(), 0, 0, 0, 0]),
+            Recorded::TenantCreated { tenant } => (6, [tenant.into(), 0, 0, 0, 0]),
+        };
+        self.number(kind);
+        numbers.into_iter().for_each(|number| {
+            self.number(number);
+        });
     }
 }
 
@@ -40,11 +63,11 @@ impl State {
     }
 
     fn digest_names(&self, fields: &mut Fields) {
-        for (_, name) in &self.registry.tenants {
-            fields.bytes(name.as_bytes());
-        }
-        for (_, name) in &self.registry.clients {
-            fields.bytes(name.as_bytes());
+        for names in [&self.registry.tenants, &self.registry.clients] {
+            fields.number(names.count() as u64);
+            for (_, name) in names {
+                fields.bytes(name.as_bytes());
+            }
         }
         fields.number(self.registry.subjects.count() as u64);
         for (_, subject) in &self.registry.subjects {
@@ -80,7 +103,7 @@ impl State {
         for (scoped, record) in keys {
             fields.number(u64::from(scoped.client.0)).bytes(&scoped.key.0);
             fields.number(record.at.0).bytes(&record.payload);
-            fields.bytes(format!("{:?}", record.outcome).as_bytes());
+            fields.outcome(&record.outcome);
         }
     }
 

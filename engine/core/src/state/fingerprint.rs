@@ -35,8 +35,9 @@ pub(super) fn fingerprint(command: &Command) -> [u8; 16] {
     let mut fields = Fields(blake3::Hasher::new());
     match command {
         Command::IssueTokens(issue) => add_issue(fields.number(1), issue),
-        Command::RenewToken { token, ttl_s } => {
+        Command::RenewToken { token, ttl_s, binding } => {
             fields.number(2).token(token).number(*ttl_s);
+            fields.optional(binding.as_ref().map(|binding| &binding.0[..]));
         }
         Command::ConsumeToken(consume) => add_consume(fields.number(3), consume),
         Command::Revoke(target) => add_target(fields.number(4), target),

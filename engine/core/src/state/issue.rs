@@ -1,10 +1,10 @@
 //! The rules of issuing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::decide::Draft;
 use super::names::claims_key;
-use super::{FAMILY_TOKENS_MAX, LIFETIME_S_MAX, SUBJECTS_MAX, State};
+use super::{CLAIM_SETS_MAX, FAMILY_TOKENS_MAX, LIFETIME_S_MAX, SUBJECTS_MAX, State};
 use crate::command::{ISSUE_TOKENS_MAX, IssueTokens};
 use crate::event::{Fact, Terms};
 use crate::judge::cause_of_death;
@@ -31,11 +31,11 @@ impl State {
         let claims = self.intern(tenant, issue, draft)?;
         let terms = terms(issue, family, draft);
         let expires = draft.now.expiry_after(issue.ttl_s);
-        let mut named = HashMap::new();
+        let (mut named, mut drawn) = (HashMap::new(), HashSet::new());
         let mut tokens = Vec::with_capacity(issue.subjects.len());
         for subject in &issue.subjects {
             let subject = self.subject_number(tenant, subject.as_str(), &mut named, draft)?;
-            let token = self.fresh_token(draft);
+            let token = self.fresh_token(&mut drawn, draft);
             draft.push(Fact::TokenIssued {
                 id: token.id.0,
                 digest: digest(&token.id, &token.secret).0,
@@ -87,8 +87,8 @@ impl State {
         if let Some(claims) = self.names.claim_set(&claims_key(tenant, draft.actor, &bytes)) {
             return Ok(claims);
         }
-        let next = u32::try_from(self.registry.claim_sets.count());
-        let claims = next.map_err(|_| Rejection::Limit(LimitName::ClaimSets))?;
+        let next = u32::try_from(self.registry.claim_sets.count()).ok().filter(|next| *next < CLAIM_SETS_MAX);
+        let claims = next.ok_or(Rejection::Limit(LimitName::ClaimSets))?;
         let client = draft.actor.0;
         draft.push_detached(bytes, |content| Fact::ClaimsInterned {
             claims,
@@ -127,17 +127,13 @@ impl State {
 
     /// 32 random bytes whose id is not taken. With 128 random bits the first draw is always free; a generator that
     /// repeats itself must not overwrite a token all the same.
-    fn fresh_token(&self, draft: &mut Draft<'_>) -> Token {
+    fn fresh_token(&self, drawn: &mut HashSet<TokenId>, draft: &mut Draft<'_>) -> Token {
         const DRAWS_MAX: usize = 8;
         for _ in 0..DRAWS_MAX {
             let mut bytes = [0; 32];
             (draft.entropy)(&mut bytes);
             let token = Token::from_bytes(bytes);
-            let drawn_before = draft.entries.iter().rev().take(ISSUE_TOKENS_MAX);
-            let is_repeat = drawn_before
-                .into_iter()
-                .any(|entry| matches!(&entry.event.fact, Fact::TokenIssued { id, .. } if *id == token.id.0));
-            if !is_repeat && self.index.find(&token.id.0).is_none() {
+            if drawn.insert(token.id) && self.index.find(&token.id.0).is_none() {
                 return token;
             }
         }

@@ -31,10 +31,10 @@ impl KeyMemory {
         self.records.get(key).filter(|record| !is_over(record.at, now))
     }
 
-    /// Forgets what is too old and says whether there is room for one more.
-    pub(super) fn has_room(&mut self, now: Millis) -> bool {
-        self.forget(now);
-        self.order.len() < KEYS_MAX
+    /// Whether there is room for one more.
+    pub(super) fn has_room(&self, now: Millis) -> bool {
+        // Only when it looks full: what is too old by now is forgotten with the next that is remembered.
+        self.order.len() < KEYS_MAX || self.order.front().is_some_and(|(at, _)| is_over(*at, now))
     }
 
     pub(super) fn remember(&mut self, key: ScopedKey, record: KeyRecord) {

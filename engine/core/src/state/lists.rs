@@ -1,9 +1,10 @@
 //! Which tokens a subject has: singly linked lists over slot numbers, and the jobs that walk them for a revoke.
 //!
-//! A list is only ever prepended to. A slot left behind by a renewal stays in it: marking it does nothing, because no
-//! index word names it any more.
+//! A list is only ever prepended to. A slot left behind by a renewal stays in it: it leads to the same token, which is
+//! marked once.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 
 use jeton_index::{State as Bits, Writer};
 
@@ -57,44 +58,55 @@ struct MarkJob {
     subject: SubjectNo,
     /// The next slot to mark.
     next: u32,
-    /// Slots from this one on were handed out after the revoke.
-    slots_before: u32,
     revoked: u64,
 }
 
 /// Revokes by subject in the order they were decided.
 #[derive(Debug, Default)]
-pub(super) struct MarkJobs(VecDeque<MarkJob>);
+pub(super) struct MarkJobs {
+    jobs: VecDeque<MarkJob>,
+    /// For each subject with a job, the jobs it has and the `slots_before` of the youngest, which covers the most.
+    covered: HashMap<SubjectNo, (usize, u32)>,
+}
 
 impl MarkJobs {
-    /// Begins to revoke what the subject has now.
+    /// Begins to revoke what the subject has now: slots from `slots_before` on will be handed out after this.
     pub(super) fn begin(&mut self, lists: &Lists, subject: SubjectNo, slots_before: u32) {
-        self.0.push_back(MarkJob { subject, next: lists.head(subject), slots_before, revoked: 0 });
+        self.jobs.push_back(MarkJob { subject, next: lists.head(subject), revoked: 0 });
+        let (jobs, most) = self.covered.entry(subject).or_default();
+        *jobs += 1;
+        *most = slots_before.max(*most);
     }
 
-    /// Whether a job that is not finished covers the token in this slot: it is as dead as if it were marked.
+    /// Whether a job that is not finished covers the token in this slot: it is to die, but readers may not see it yet.
     pub(super) fn cover(&self, subject: SubjectNo, slot: u32) -> bool {
-        self.0.iter().any(|job| job.subject == subject && slot < job.slots_before)
+        self.covered.get(&subject).is_some_and(|(_, slots_before)| slot < *slots_before)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.jobs.is_empty()
     }
 
-    /// Marks up to `budget` tokens of the oldest job and returns what it has revoked in all, once it is finished.
-    pub(super) fn step(&mut self, lists: &Lists, index: &mut Writer, budget: usize) -> Option<u64> {
-        let job = self.0.front_mut()?;
-        for _ in 0..budget {
-            if job.next == NO_SLOT {
-                break;
-            }
-            let before = index.mark_slot(job.next, Bits::REVOKED);
+    /// Marks up to `budget` tokens, which is reduced by as many, of the oldest job; returns what that has revoked in
+    /// all, once it is finished.
+    pub(super) fn step(&mut self, lists: &Lists, index: &mut Writer, budget: &mut usize) -> Option<u64> {
+        let job = self.jobs.front_mut()?;
+        while *budget > 0 && job.next != NO_SLOT {
+            *budget -= 1;
+            let before = index.mark_owner(job.next, Bits::REVOKED);
             job.revoked += u64::from(before.is_some_and(|before| !before.contains(Bits::REVOKED)));
             job.next = lists.next(job.next);
         }
         if job.next != NO_SLOT {
             return None;
         }
-        self.0.pop_front().map(|job| job.revoked)
+        let job = self.jobs.pop_front()?;
+        if let Entry::Occupied(mut covered) = self.covered.entry(job.subject) {
+            covered.get_mut().0 -= 1;
+            if covered.get().0 == 0 {
+                covered.remove();
+            }
+        }
+        Some(job.revoked)
     }
 }

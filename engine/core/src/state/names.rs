@@ -11,15 +11,37 @@ use crate::token::TokenId;
 
 /// Looks numbers up by name. Subject names, of which there are millions, are not held a second time: the table holds
 /// numbers and compares through the registry.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
     tenants: HashMap<Box<str>, TenantNo>,
     clients: HashMap<Box<str>, ClientNo>,
-    subjects: HashTable<SubjectNo>,
+    /// In parts by hash: the pause of a table that doubles is that of a part.
+    subjects: Box<[HashTable<SubjectNo>]>,
     hasher: RandomState,
     /// Live claim sets by [`claims_key`]; a dead one is forgotten, so that the next issue interns a new number.
     claim_sets: HashMap<[u8; 32], ClaimsNo>,
     families: HashMap<TokenId, u32>,
+}
+
+/// Parts of the table of subjects.
+const SUBJECT_PARTS: usize = 1_024;
+
+/// The part that a hash belongs to, by bits that a table does not look at first.
+fn part_of(hash: u64) -> usize {
+    (hash >> 40) as usize % SUBJECT_PARTS
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            tenants: HashMap::new(),
+            clients: HashMap::new(),
+            subjects: (0..SUBJECT_PARTS).map(|_| HashTable::new()).collect(),
+            hasher: RandomState::new(),
+            claim_sets: HashMap::new(),
+            families: HashMap::new(),
+        }
+    }
 }
 
 /// What makes two claim sets the same: tenant, client and canonical bytes.
@@ -57,7 +79,8 @@ impl Names {
                 .get(number.0 as usize)
                 .is_some_and(|subject| subject.tenant == tenant && subject.name.as_deref() == Some(name))
         };
-        self.subjects.find(self.hasher.hash_one((tenant, name)), is_it).copied()
+        let hash = self.hasher.hash_one((tenant, name));
+        self.subjects[part_of(hash)].find(hash, is_it).copied()
     }
 
     /// Makes a subject that lies in the registry findable.
@@ -73,7 +96,8 @@ impl Names {
             let subject = &registry.subjects[number.0 as usize];
             hasher.hash_one((subject.tenant, subject.name.as_deref().unwrap_or_default()))
         };
-        subjects.insert_unique(hasher.hash_one((tenant, name)), number, rehash);
+        let hash = hasher.hash_one((tenant, name));
+        subjects[part_of(hash)].insert_unique(hash, number, rehash);
     }
 
     pub(super) fn claim_set(&self, key: &[u8; 32]) -> Option<ClaimsNo> {

@@ -1,10 +1,8 @@
 //! The rules of revoking: what each target means in events.
 
-use jeton_index::State as Bits;
-
 use super::decide::{Decided, Draft};
 use super::{Known, State};
-use crate::claims::{Claims, Name, ResourcePattern};
+use crate::claims::{Name, ResourcePattern};
 use crate::command::RevokeTarget;
 use crate::event::{Fact, REVOKED_CLAIM_SETS_MAX};
 use crate::numbers::{ClientNo, TenantNo};
@@ -105,8 +103,8 @@ impl State {
         let mut revoked = Vec::new();
         let mut broader = 0;
         for (number, set) in self.live_claim_sets(tenant) {
-            let Ok(claims) = Claims::decode(&set.bytes) else { continue };
-            let mut patterns = claims.grants().iter().map(crate::claims::Grant::resource);
+            let Some(compiled) = &set.compiled else { continue };
+            let mut patterns = compiled.grants().iter().map(crate::claims::Grant::resource);
             if patterns.clone().any(|held| pattern.contains(held)) {
                 revoked.push(number);
             } else if patterns.any(|held| pattern.overlaps(held)) {
@@ -148,6 +146,8 @@ fn revoke_one(id: &TokenId, known: &Known<'_>, draft: &mut Draft<'_>) -> RevokeR
     RevokeReport { revoked: 1, broader: 0 }
 }
 
+/// Whether readers deny it already. A revoke by subject that is still under way does not count: it is not answered
+/// before it is through, and a revoke that came behind it must not be answered earlier either.
 fn is_revoked(known: &Known<'_>) -> bool {
-    known.entry.state.contains(Bits::REVOKED) || known.claims.is_dead()
+    known.is_marked_revoked || known.claims.is_dead()
 }

@@ -20,7 +20,9 @@ fn subject(subject: &str) -> RevokeTarget {
 fn said(result: &Result<Outcome, Rejection>) -> String {
     match result {
         Ok(Outcome::Issued { tokens, .. }) => format!("issued {}", tokens.len()),
-        Ok(Outcome::Renewed { .. }) => "renewed".to_owned(),
+        Ok(Outcome::Renewed { expires }) => {
+            format!("renewed until {} s", expires.0 - crate::testing::START.floor_seconds().0)
+        }
         Ok(Outcome::Consumed { answer, uses_left }) => format!("{}, {uses_left} left", answer.verdict.word()),
         Ok(Outcome::Revoked(report)) => format!("revoked {}", report.revoked),
         Ok(Outcome::RightsChanged { rights }) => format!("rights {rights}"),
@@ -29,32 +31,84 @@ fn said(result: &Result<Outcome, Rejection>) -> String {
     }
 }
 
-/// The states a token can be in, each made in an engine of its own.
+/// A state a token can be in, made in an engine of its own.
+fn in_state(
+    change: impl FnOnce(&mut crate::command::IssueTokens),
+    then: impl FnOnce(&mut Engine, Token) -> Token,
+) -> (Engine, Token) {
+    let mut engine = Engine::new();
+    let token = engine.issue(change);
+    let token = then(&mut engine, token);
+    (engine, token)
+}
+
+fn revoked_by(target: impl FnOnce(&Token) -> RevokeTarget) -> impl FnOnce(&mut Engine, Token) -> Token {
+    |engine, token| {
+        engine.revoke(target(&token));
+        token
+    }
+}
+
+/// Every state a token can be in.
 fn in_every_state() -> Vec<(&'static str, Engine, Token)> {
-    let mut all = Vec::new();
-    let mut add =
-        |label, change: &dyn Fn(&mut crate::command::IssueTokens), then: &dyn Fn(&mut Engine, &Token)| {
-            let mut engine = Engine::new();
-            let token = engine.issue(change);
-            then(&mut engine, &token);
-            all.push((label, engine, token));
-        };
-    add("live", &|_| {}, &|_, _| {});
-    add("not yet valid", &|issue| issue.not_before_s = 60, &|_, _| {});
-    add("expired", &|_| {}, &|engine, _| engine.pass_s(3_601));
-    add("revoked", &|_| {}, &|engine, token| {
-        engine.revoke(RevokeTarget::Id(token.id));
-    });
-    add("claims revoked", &|_| {}, &|engine, _| {
-        engine.revoke(RevokeTarget::Tenant { tenant: name(FIRST_TENANT) });
-    });
-    add("two uses", &|issue| issue.uses_max = 2, &|_, _| {});
-    add("one use", &|issue| issue.uses_max = 1, &|_, _| {});
-    add("spent", &|issue| issue.uses_max = 1, &|engine, token| drop(engine.run(consume(token))));
-    add("renewable", &|issue| issue.renewable_s = 7_200, &|_, _| {});
-    add("renewable at its end", &|issue| issue.renewable_s = 3_600, &|_, _| {});
-    add("bound", &|issue| issue.binding = Some(Binding([1; 32])), &|_, _| {});
-    all
+    let as_it_is = |_: &mut Engine, token| token;
+    let states = [
+        ("live", in_state(|_| {}, as_it_is)),
+        ("not yet valid", in_state(|issue| issue.not_before_s = 60, as_it_is)),
+        (
+            "expired",
+            in_state(
+                |_| {},
+                |engine, token| {
+                    engine.pass_s(3_601);
+                    token
+                },
+            ),
+        ),
+        ("revoked", in_state(|_| {}, revoked_by(|token| RevokeTarget::Id(token.id)))),
+        (
+            "claims revoked",
+            in_state(|_| {}, revoked_by(|_| RevokeTarget::Tenant { tenant: name(FIRST_TENANT) })),
+        ),
+        ("two uses", in_state(|issue| issue.uses_max = 2, as_it_is)),
+        ("one use", in_state(|issue| issue.uses_max = 1, as_it_is)),
+        (
+            "spent",
+            in_state(
+                |issue| issue.uses_max = 1,
+                |engine, token| {
+                    engine.run(consume(&token)).unwrap();
+                    token
+                },
+            ),
+        ),
+        ("renewable", in_state(|issue| issue.renewable_s = 7_200, as_it_is)),
+        ("renewable, an hour at most", in_state(|issue| issue.renewable_s = 3_600, as_it_is)),
+        ("bound", in_state(|issue| issue.binding = Some(Binding([1; 32])), as_it_is)),
+        (
+            "child of a family",
+            in_state(|_| {}, |engine, root| engine.issue(|issue| issue.parent = Some(root.id))),
+        ),
+        ("asked about with a wrong secret", in_state(|_| {}, |_, token| forged(&token))),
+        (
+            "issued, not durable",
+            in_state(
+                |_| {},
+                |engine, _| {
+                    engine.submit_as(1, None, issue_command(|_| {}));
+                    engine.undelivered()
+                },
+            ),
+        ),
+    ];
+    states.into_iter().map(|(label, (engine, token))| (label, engine, token)).collect()
+}
+
+/// The token with another secret.
+fn forged(token: &Token) -> Token {
+    let mut bytes = token.to_bytes();
+    bytes[31] ^= 1;
+    Token::from_bytes(bytes)
 }
 
 #[test]
@@ -62,7 +116,7 @@ fn the_transition_table_of_a_token_is_as_it_was() {
     type Make = fn(&Token) -> Command;
     let commands: [(&str, Make); 9] = [
         ("consume", consume),
-        ("renew", |token| Command::RenewToken { token: token.clone(), ttl_s: 5_000 }),
+        ("renew", |token| Command::RenewToken { token: token.clone(), ttl_s: 5_000, binding: None }),
         ("revoke token", |token| Command::Revoke(RevokeTarget::Token(token.clone()))),
         ("revoke id", |token| Command::Revoke(RevokeTarget::Id(token.id))),
         ("revoke subject", |_| Command::Revoke(subject("alice"))),
@@ -133,9 +187,7 @@ fn a_use_is_spent_only_if_every_other_check_passes() {
 fn a_wrong_secret_opens_spends_and_revokes_nothing() {
     let mut engine = Engine::new();
     let token = engine.issue(|issue| issue.uses_max = 1);
-    let mut bytes = token.to_bytes();
-    bytes[31] ^= 1;
-    let forged = Token::from_bytes(bytes);
+    let forged = forged(&token);
     assert_eq!(engine.verdict(&forged), Verdict::WrongSecret);
     assert_eq!(said(&engine.run(consume(&forged))), "unknown, 0 left");
     assert_eq!(engine.run(Command::Revoke(RevokeTarget::Token(forged))).unwrap_err(), Rejection::NotFound);
@@ -178,7 +230,11 @@ fn a_token_under_a_revoke_in_progress_cannot_be_renewed_or_consumed() {
     let renewable = engine.issue(|issue| issue.renewable_s = 7_200);
     let limited = engine.issue(|issue| issue.uses_max = 2);
     engine.submit_as(1, None, Command::Revoke(subject("alice")));
-    let renewal = engine.submit_as(1, None, Command::RenewToken { token: renewable.clone(), ttl_s: 7_000 });
+    let renewal = engine.submit_as(
+        1,
+        None,
+        Command::RenewToken { token: renewable.clone(), ttl_s: 7_000, binding: None },
+    );
     let consumption = engine.submit_as(1, None, consume(&limited));
     let replies = engine.settle();
     let reply_to = |ticket| said(&replies.iter().find(|(of, _)| *of == ticket).unwrap().1);
@@ -192,7 +248,7 @@ fn a_token_under_a_revoke_in_progress_cannot_be_renewed_or_consumed() {
 fn a_renewed_token_lives_longer_and_dies_with_its_subject_all_the_same() {
     let mut engine = Engine::new();
     let token = engine.issue(|issue| issue.renewable_s = 5_000);
-    engine.run(Command::RenewToken { token: token.clone(), ttl_s: 100_000 }).unwrap();
+    engine.run(Command::RenewToken { token: token.clone(), ttl_s: 100_000, binding: None }).unwrap();
     engine.pass_s(4_999);
     assert_eq!(engine.verdict(&token), Verdict::Valid);
     engine.assert_replays();
@@ -307,7 +363,8 @@ fn a_client_without_rights_is_told_nothing_of_a_token() {
     assert_eq!(said(&engine.run_as(9, None, consume(&token))), "denied, 0 left");
     let revoked = engine.run_as(9, None, Command::Revoke(RevokeTarget::Id(token.id)));
     assert_eq!(revoked.unwrap_err(), Rejection::NotFound);
-    let renewed = engine.run_as(9, None, Command::RenewToken { token: token.clone(), ttl_s: 1 });
+    let renewed =
+        engine.run_as(9, None, Command::RenewToken { token: token.clone(), ttl_s: 1, binding: None });
     assert_eq!(renewed.unwrap_err(), Rejection::Token(Verdict::Denied));
     assert_eq!(engine.verdict(&token), Verdict::Valid);
 }
@@ -341,5 +398,73 @@ fn a_full_index_refuses_the_issue_and_keeps_the_rest() {
     }
     assert_eq!(last.unwrap_err().to_string(), "limit reached: tokens");
     assert_eq!(engine.verdict(&token), Verdict::Valid);
+    engine.assert_replays();
+}
+
+#[test]
+fn a_bound_token_is_renewed_only_with_what_it_is_bound_to() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| (issue.renewable_s, issue.binding) = (7_200, Some(Binding([1; 32]))));
+    let renew = |binding| Command::RenewToken { token: token.clone(), ttl_s: 5_000, binding };
+    assert_eq!(engine.run(renew(None)).unwrap_err(), Rejection::Token(Verdict::BindingMismatch));
+    assert_eq!(said(&engine.run(renew(Some(Binding([1; 32]))))), "renewed until 5000 s");
+}
+
+#[test]
+fn a_key_belongs_to_the_client_that_used_it() {
+    let mut engine = Engine::new();
+    let service =
+        ChangeRights { client: name("spiffe://test/service"), tenant: name("*"), rights: Rights::ALL };
+    engine.run(Command::GrantRights(service)).unwrap();
+    let token = engine.issue(|issue| issue.uses_max = 5);
+    assert_eq!(said(&engine.run_as(1, Some(1), consume(&token))), "valid, 4 left");
+    assert_eq!(said(&engine.run_as(2, Some(1), consume(&token))), "valid, 3 left");
+    let other = engine.run_as(2, Some(1), Command::Revoke(RevokeTarget::Id(token.id)));
+    assert_eq!(other.unwrap_err(), Rejection::KeyReused);
+    assert_eq!(said(&engine.run_as(1, Some(1), consume(&token))), "valid, 4 left");
+    engine.pass_s(super::KEY_MEMORY_MS / 1_000);
+    assert_eq!(said(&engine.run_as(1, Some(1), consume(&token))), "valid, 2 left");
+    engine.assert_replays();
+}
+
+#[test]
+fn a_keyed_consume_that_spent_nothing_is_decided_anew() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|_| {});
+    assert_eq!(said(&engine.run_as(1, Some(1), consume(&token))), "valid, 0 left");
+    engine.revoke(RevokeTarget::Id(token.id));
+    assert_eq!(said(&engine.run_as(1, Some(1), consume(&token))), "revoked, 0 left");
+}
+
+#[test]
+fn a_repeated_consume_tells_the_time_left_by_then_and_nothing_to_whom_lost_the_right() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.uses_max = 2);
+    let answer = |engine: &mut Engine, actor| match engine.run_as(actor, Some(1), consume(&token)) {
+        Ok(Outcome::Consumed { answer, .. }) => answer,
+        other => panic!("{other:?}"),
+    };
+    let service = || ChangeRights {
+        client: name("spiffe://test/service"),
+        tenant: name("*"),
+        rights: Rights::VALIDATE,
+    };
+    engine.run(Command::GrantRights(service())).unwrap();
+    assert_eq!(answer(&mut engine, 2).seconds_left, 3_600);
+    engine.pass_s(100);
+    assert_eq!(answer(&mut engine, 2).seconds_left, 3_500);
+    engine.run(Command::WithdrawRights(service())).unwrap();
+    assert_eq!(answer(&mut engine, 2).verdict, Verdict::Denied);
+}
+
+#[test]
+fn a_decision_changes_nothing_even_if_it_is_a_rejection_after_the_keys_were_forgotten() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.uses_max = 2);
+    engine.run_as(1, Some(1), consume(&token)).unwrap();
+    engine.pass_s(300);
+    engine.issue(|_| {});
+    engine.pass_s(301);
+    engine.run_as(1, Some(2), issue_command(|issue| issue.ttl_s = 0)).unwrap_err();
     engine.assert_replays();
 }

@@ -189,6 +189,9 @@ pub(in crate::cli) struct Renew {
     /// How long it is to live from now on.
     #[arg(long, value_parser = duration_s, default_value = "1h")]
     ttl: u32,
+    /// What the holder proved to have, in 64 hexadecimal digits.
+    #[arg(long, value_parser = parse_binding)]
+    binding: Option<Binding>,
 }
 
 impl Renew {
@@ -196,7 +199,7 @@ impl Renew {
         let tokens = read_tokens(std::slice::from_ref(&self.token))?;
         self.target.with(async |client| {
             for token in tokens {
-                match client.renew(&token, self.ttl).await {
+                match client.renew(&token, self.ttl, self.binding).await {
                     Ok(expires) => {
                         let value = json!({ "id": token.id.to_string(), "expires": moment(expires) });
                         print(json, &value, || format!("expires {}", moment(expires)))?;

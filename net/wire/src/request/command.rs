@@ -49,7 +49,8 @@ pub(super) fn issue(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
 }
 
 pub(super) fn renew(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
-    Ok(Command::RenewToken { token: token(cursor)?, ttl_s: cursor.u32()? })
+    let (token, ttl_s) = (token(cursor)?, cursor.u32()?);
+    Ok(Command::RenewToken { token, ttl_s, binding: cursor.optional(Cursor::array)?.map(Binding) })
 }
 
 pub(super) fn revoke(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
@@ -78,9 +79,10 @@ pub(super) fn change_rights(cursor: &mut Cursor<'_>) -> Result<ChangeRights, Wir
 pub(super) fn encode(command: &Command, into: &mut Vec<u8>) {
     match command {
         Command::IssueTokens(issue) => encode_issue(issue, into),
-        Command::RenewToken { token, ttl_s } => {
+        Command::RenewToken { token, ttl_s, binding } => {
             into.extend_from_slice(&token.to_bytes());
             into.extend_from_slice(&ttl_s.to_le_bytes());
+            into.put_optional(*binding, |into, binding| into.extend_from_slice(&binding.0));
         }
         Command::ConsumeToken(consume) => encode_consume(consume, into),
         Command::Revoke(target) => encode_target(target, into),
