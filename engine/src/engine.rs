@@ -1,7 +1,10 @@
-//! The engine without any network: a log, the sequencer's thread, the log writer's thread and the view.
+//! The engine without any network: a log, the sequencer's thread, the threads that write and read the log, and the
+//! view.
 
 mod doors;
+mod entropy;
 mod open;
+mod reader_thread;
 mod sequencer_thread;
 mod writer_thread;
 
@@ -20,13 +23,13 @@ use jeton_net::server::ReplyQueue;
 
 pub use doors::{DoorMaker, Doors};
 pub use open::OpenError;
-use writer_thread::WriterInput;
+use reader_thread::LogRead;
 
 use crate::clock::Clock;
 
 /// Commands waiting for the sequencer; past that they are refused as busy.
 const COMMANDS_MAX: usize = 1 << 16;
-/// Reads of the log waiting for its thread.
+/// Reads of the log waiting for the thread that does them.
 const LOG_READS_MAX: usize = 1_024;
 
 /// How an engine is to be.
@@ -96,9 +99,10 @@ pub struct Engine {
     commands: Sender<Command>,
     stop: Sender<()>,
     is_stopping: Arc<AtomicBool>,
-    writer: Sender<WriterInput>,
+    reads: Sender<LogRead>,
     figures: Arc<Figures>,
     sequencer_thread: JoinHandle<()>,
+    reader_thread: JoinHandle<()>,
     writer_thread: JoinHandle<Result<(), String>>,
 }
 
@@ -159,7 +163,7 @@ impl Engine {
             view: self.view.clone(),
             clock: self.clock.clone(),
             commands: self.commands.clone(),
-            writer: self.writer.clone(),
+            reads: self.reads.clone(),
             figures: Arc::clone(&self.figures),
         }
     }
@@ -178,7 +182,8 @@ impl Engine {
         self.begin_stop();
         drop((self.commands, self.stop));
         self.sequencer_thread.join().map_err(|_| StopError::Panicked("sequencer"))?;
-        drop(self.writer);
+        drop(self.reads);
+        self.reader_thread.join().map_err(|_| StopError::Panicked("log reader"))?;
         let closed = self.writer_thread.join().map_err(|_| StopError::Panicked("log writer"))?;
         closed.map_err(StopError::Log)
     }

@@ -101,6 +101,27 @@ fn an_issue_whose_append_failed_is_never_valid() {
 }
 
 #[test]
+fn an_engine_whose_log_fails_under_many_callers_answers_all_of_them_and_stops() {
+    let (log, script) = (MemoryStore::new([1; 16]), FaultScript::default());
+    let engine = open(&log, &script);
+    script.push(Fault::Slow(Duration::from_millis(100)));
+    script.push(Fault::LostIndeterminate);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| [run(&engine, issue(0)), run(&engine, issue(0))])).collect();
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    let is_expected = |answer: &Result<Outcome, Rejection>| {
+        matches!(answer, Ok(_) | Err(Rejection::Indeterminate | Rejection::LogFailed))
+    };
+    assert!(answers.iter().all(is_expected), "{answers:?}");
+    assert!(answers.iter().any(|answer| matches!(answer, Err(Rejection::Indeterminate))));
+    let began = std::time::Instant::now();
+    assert!(engine.stop().is_err());
+    assert!(began.elapsed() < Duration::from_secs(5), "nothing is left to wait for");
+}
+
+#[test]
 fn a_commit_without_space_waits_and_is_answered_when_there_is_some() {
     let (log, script) = (MemoryStore::new([1; 16]), FaultScript::default());
     let engine = open(&log, &script);
@@ -182,8 +203,17 @@ fn what_was_taken_on_is_answered_before_an_engine_stops() {
     let (log, script) = (MemoryStore::new([1; 16]), FaultScript::default());
     let engine = open(&log, &script);
     let tokens: Vec<_> = (0..50).map(|_| issued(&engine, 0)).collect();
-    run(&engine, revoke(&tokens[7])).unwrap();
-    engine.begin_stop();
+    script.push(Fault::Slow(Duration::from_millis(200)));
+    std::thread::scope(|scope| {
+        let revoking = scope.spawn(|| run(&engine, revoke(&tokens[7])));
+        let began = std::time::Instant::now();
+        while verdict(&engine, &tokens[7]) == Verdict::Valid {
+            assert!(began.elapsed() < Duration::from_secs(5), "a revoke is decided at once");
+        }
+        engine.begin_stop();
+        revoking.join().unwrap().unwrap();
+        assert_eq!(run(&engine, issue(0)).unwrap_err(), Rejection::Stopping);
+    });
     engine.stop().unwrap();
     let engine = open(&log, &script);
     for (at, token) in tokens.iter().enumerate() {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::store::{
-    Anchor, AppendError, AppendKind, Durability, LogId, LogStore, Position, ReadError, Space, StoredBatch,
+    Anchor, AppendError, AppendKind, Archive, Durability, LogId, LogStore, Position, ReadError, Space,
+    StoredBatch,
 };
 
 /// What is to happen to one append.
@@ -98,6 +99,14 @@ impl<S: LogStore + 'static> LogStore for FaultStore<S> {
 
     fn read_from(&mut self, sequence: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
         self.inner.read_from(sequence, bytes_max)
+    }
+
+    fn open_from(&self) -> u64 {
+        self.inner.open_from()
+    }
+
+    fn archive(&self) -> Box<dyn Archive> {
+        self.inner.archive()
     }
 
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {

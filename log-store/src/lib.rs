@@ -16,6 +16,6 @@ pub use fault::{Fault, FaultScript, FaultStore};
 pub use memory::MemoryStore;
 pub use sled_store::{OpenError, Options, SledStore};
 pub use store::{
-    Anchor, AppendError, AppendKind, Damage, Durability, LogId, LogStore, Position, ReadError, Space,
-    StoredBatch,
+    Anchor, AppendError, AppendKind, Archive, Damage, Durability, LogId, LogStore, Position, ReadError,
+    Space, StoredBatch,
 };

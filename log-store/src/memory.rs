@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::store::{
-    Anchor, AppendError, AppendKind, Durability, LogId, LogStore, Position, ReadError, Space, StoredBatch,
-    assert_append, end_of,
+    Anchor, AppendError, AppendKind, Archive, Durability, LogId, LogStore, Position, ReadError, Space,
+    StoredBatch, assert_append, end_of,
 };
 
 /// The largest batch it takes: that of the sled store, so that what works with one works with the other.
@@ -27,6 +27,12 @@ impl MemoryStore {
 
     fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<u64, StoredBatch>) -> R) -> R {
         act(&mut self.batches.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Archive for MemoryStore {
+    fn read_from(&mut self, sequence: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+        LogStore::read_from(self, sequence, bytes_max)
     }
 }
 
@@ -86,6 +92,14 @@ impl LogStore for MemoryStore {
             }
             read
         }))
+    }
+
+    fn open_from(&self) -> u64 {
+        0
+    }
+
+    fn archive(&self) -> Box<dyn Archive> {
+        Box::new(self.clone())
     }
 
     fn trim_before(&mut self, _sequence: u64) -> Result<u64, ReadError> {

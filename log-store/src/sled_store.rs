@@ -12,6 +12,7 @@
 //! what there is left to repair. Everything else is read from copies. Nothing that is refused is changed.
 
 mod anchor;
+mod closed;
 mod open;
 mod segment;
 
@@ -22,9 +23,10 @@ pub use open::{OpenError, Options};
 pub(crate) use segment::BATCH_BYTES_MAX;
 
 use self::anchor::AnchorFile;
-use self::segment::{Segment, SegmentError, copy_dir, sync_dir};
+use self::closed::{ClosedSegments, following, segment_of, segment_path};
+use self::segment::{Segment, SegmentError, sync_dir};
 use crate::store::{
-    Anchor, AppendError, AppendKind, Damage, Durability, LogId, LogStore, Position, ReadError, Space,
+    Anchor, AppendError, AppendKind, Archive, Durability, LogId, LogStore, Position, ReadError, Space,
     StoredBatch, assert_append, end_of,
 };
 
@@ -42,7 +44,7 @@ pub struct SledStore {
     found: Option<Anchor>,
     /// `None` if the log was opened to be read only.
     live: Option<Live>,
-    scratch: Option<Scratch>,
+    closed: ClosedSegments,
     poisoned: Option<String>,
 }
 
@@ -50,13 +52,6 @@ pub struct SledStore {
 struct Live {
     active: Segment,
     anchor: AnchorFile,
-}
-
-/// A copy of a segment, open for reading. The segment is dropped before its directory.
-struct Scratch {
-    first: u64,
-    segment: Segment,
-    _dir: tempfile::TempDir,
 }
 
 impl std::fmt::Debug for SledStore {
@@ -67,21 +62,7 @@ impl std::fmt::Debug for SledStore {
 
 impl SledStore {
     fn segment_path(&self, first: u64) -> PathBuf {
-        self.dir.join(format!("{first:020}"))
-    }
-
-    /// The start of the segment that would hold `sequence`.
-    fn segment_of(&self, sequence: u64) -> Option<u64> {
-        self.segments.iter().rev().find(|first| **first <= sequence).copied()
-    }
-
-    /// A copy of a segment, kept until another one is asked for.
-    fn scratch(&mut self, first: u64) -> Result<&Segment, SegmentError> {
-        if self.scratch.as_ref().is_none_or(|scratch| scratch.first != first) {
-            self.scratch = None; // one at a time: this frees the other's space first
-            self.scratch = Some(Scratch::of(self.segment_path(first), first, &self.dir, &self.options)?);
-        }
-        Ok(&self.scratch.as_ref().expect("it was made a moment ago").segment)
+        segment_path(&self.dir, first)
     }
 
     /// Closes the active segment and begins another one behind it, if it has grown to its size (point 5).
@@ -131,17 +112,6 @@ impl SledStore {
     }
 }
 
-impl Scratch {
-    fn of(path: PathBuf, first: u64, near: &PathBuf, options: &Options) -> Result<Self, SegmentError> {
-        // Beside the log if we may write there, since it may be large; elsewhere if not.
-        let mut builder = tempfile::Builder::new();
-        let dir = builder.prefix("scratch-").tempdir_in(near).or_else(|_| tempfile::tempdir())?;
-        let copy = dir.path().join("segment");
-        copy_dir(&path, &copy)?;
-        Ok(Self { first, segment: Segment::open(&copy, options.cache_bytes)?, _dir: dir })
-    }
-}
-
 impl LogStore for SledStore {
     fn log_id(&self) -> LogId {
         self.log_id
@@ -187,31 +157,30 @@ impl LogStore for SledStore {
         if sequence > self.head.sequence {
             return Ok(Vec::new());
         }
-        let damaged = |reason: String| ReadError::Damaged(Damage { first_broken: sequence, reason });
-        let segment = self.segment_of(sequence).unwrap_or(first);
-        let is_active = self.segments.last() == Some(&segment);
-        let read = match &self.live {
-            Some(live) if is_active => live.active.read_from(sequence, bytes_max),
-            _ => self.scratch(segment).and_then(|segment| segment.read_from(sequence, bytes_max)),
-        };
-        let mut batches = read.map_err(|error| match error {
-            SegmentError::Io(error) => ReadError::Io(error.to_string()),
-            other => damaged(other.to_string()),
-        })?;
-        // What does not follow on is left for the next read to complain of.
-        let follow = batches.windows(2).take_while(|pair| pair[1].first == pair[0].last + 1).count();
-        batches.truncate(follow + 1);
-        match batches.first() {
-            Some(batch) if (batch.first..=batch.last).contains(&sequence) => Ok(batches),
-            _ => Err(damaged("no batch holds it".to_owned())),
+        match &self.live {
+            Some(live) if sequence >= self.open_from() => {
+                following(live.active.read_from(sequence, bytes_max), sequence)
+            }
+            _ => {
+                let first = segment_of(&self.segments, sequence).unwrap_or(first);
+                self.closed.read_from(first, sequence, bytes_max)
+            }
         }
+    }
+
+    fn open_from(&self) -> u64 {
+        self.segments.last().copied().unwrap_or(1)
+    }
+
+    fn archive(&self) -> Box<dyn Archive> {
+        Box::new(ClosedSegments::new(self.dir.clone(), self.options))
     }
 
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {
         // A segment goes when the next one begins at or before the given number; the active one never does.
         while self.live.is_some() && self.segments.get(1).is_some_and(|next| *next <= sequence) {
             let first = self.segments[0];
-            self.scratch.take_if(|scratch| scratch.first == first);
+            self.closed.forget(first);
             let path = self.segment_path(first);
             fs::remove_dir_all(&path)
                 .and_then(|()| sync_dir(&self.dir))

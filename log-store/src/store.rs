@@ -167,6 +167,12 @@ pub trait LogStore: Send {
     /// [`ReadError`].
     fn read_from(&mut self, sequence: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError>;
 
+    /// The first event that only this handle can read. What comes before is closed, and an [`Archive`] reads it too.
+    fn open_from(&self) -> u64;
+
+    /// A handle that reads what is closed, on a thread of its own, so that no reader holds up the writer.
+    fn archive(&self) -> Box<dyn Archive>;
+
     /// Removes whole segments that hold only events before `sequence`; returns the first event still there.
     ///
     /// # Errors
@@ -193,6 +199,15 @@ pub trait LogStore: Send {
     /// # Errors
     /// As [`Self::sync_anchor`].
     fn close(self: Box<Self>) -> Result<(), AppendError>;
+}
+
+/// Reads the closed part of a log, beside its writer.
+pub trait Archive: Send {
+    /// As [`LogStore::read_from`], for events before [`LogStore::open_from`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn read_from(&mut self, sequence: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError>;
 }
 
 /// Checks what every append must keep to.

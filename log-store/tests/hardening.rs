@@ -181,6 +181,22 @@ fn old_segments_go_as_wholes_and_the_rest_is_still_read() {
 }
 
 #[test]
+fn closed_segments_are_read_beside_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 1, ..OPTIONS };
+    let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+    let mut archive = store.archive();
+    fill(&mut store, 4);
+    assert_eq!(store.open_from(), 10, "every commit of three has a segment of its own");
+    for sequence in [1, 5, 9, 2, 8] {
+        assert_eq!(archive.read_from(sequence, 100), store.read_from(sequence, 100), "{sequence}");
+        fill(&mut store, 1);
+    }
+    store.trim_before(8).unwrap();
+    assert_eq!(archive.read_from(3, 100), Err(ReadError::Trimmed { first: 7 }));
+}
+
+#[test]
 fn a_nearly_full_disk_takes_revokes_and_a_full_one_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let append = |reserve, hard, kind| {

@@ -16,7 +16,7 @@ use jeton_core::view::View;
 use jeton_net::doors::{QueueFull, Submit, Ticket, Validate};
 use jeton_net::server::{CounterValues, ReplyQueue, ShardCounters};
 
-use super::writer_thread::WriterInput;
+use super::reader_thread::LogRead;
 use super::{Command, Figures, ReplyTo};
 use crate::clock::Clock;
 
@@ -26,7 +26,7 @@ pub struct DoorMaker {
     pub(super) view: View,
     pub(super) clock: Clock,
     pub(super) commands: Sender<Command>,
-    pub(super) writer: Sender<WriterInput>,
+    pub(super) reads: Sender<LogRead>,
     pub(super) figures: Arc<Figures>,
 }
 
@@ -144,7 +144,7 @@ impl Submit for Doors {
 
     fn read_log(&self, ticket: Ticket, from: Sequence, bytes_max: u32) -> Result<(), QueueFull> {
         let reply_to = ReplyTo::Shard(self.replies.clone(), ticket);
-        let read = WriterInput::Read { reply_to, from, bytes_max: bytes_max as usize };
-        self.engine.writer.try_send(read).map_err(|_| QueueFull)
+        let read = LogRead { reply_to, from, bytes_max: bytes_max as usize };
+        self.engine.reads.try_send(read).map_err(|_| QueueFull)
     }
 }

@@ -14,6 +14,8 @@ use jeton_core::time::Millis;
 use jeton_core::view::View;
 use jeton_log_store::{Anchor, LogStore, ReadError};
 
+use super::entropy::EntropyPool;
+use super::reader_thread::{Reach, ReaderThread};
 use super::sequencer_thread::SequencerThread;
 use super::writer_thread::WriterThread;
 use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX};
@@ -116,13 +118,25 @@ impl Engine {
 
         let (commands, command_receiver) = bounded(COMMANDS_MAX);
         let (stop, stop_receiver) = bounded(1);
-        let (writer, writer_receiver) = bounded(LOG_READS_MAX);
+        let (commits, commit_receiver) = bounded(1);
+        let (reads, read_receiver) = bounded(LOG_READS_MAX);
+        let (open_reads, open_read_receiver) = bounded(1);
         let (events, event_receiver) = unbounded(); // at most one commit is answered at a time
+        let reach = Arc::new(Reach::default());
+        reach.update(&*store);
+        let reading = ReaderThread {
+            archive: store.archive(),
+            reach: Arc::clone(&reach),
+            input: read_receiver,
+            writer: open_reads,
+        };
         let figures = Arc::new(Figures::default());
         let is_stopping = Arc::new(AtomicBool::new(false));
         let writing = WriterThread {
             store,
-            input: writer_receiver,
+            commits: commit_receiver,
+            reads: open_read_receiver,
+            reach,
             events,
             figures: Arc::clone(&figures),
             is_stopping: Arc::clone(&is_stopping),
@@ -135,14 +149,16 @@ impl Engine {
             commands: command_receiver,
             stop: stop_receiver,
             log_events: event_receiver,
-            writer: writer.clone(),
+            commits,
             figures: Arc::clone(&figures),
             restrictions,
             committing: None,
             ticked: Instant::now(),
+            entropy: EntropyPool::default(),
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writer_thread = thread("jeton-log").spawn(move || writing.run())?;
+        let reader_thread = thread("jeton-log-read").spawn(move || reading.run())?;
         let sequencer_thread = thread("jeton-sequencer").spawn(move || sequencing.run())?;
         let engine = Self {
             view,
@@ -150,9 +166,10 @@ impl Engine {
             commands,
             stop,
             is_stopping,
-            writer,
+            reads,
             figures,
             sequencer_thread,
+            reader_thread,
             writer_thread,
         };
         engine.await_creation()?;

@@ -3,21 +3,23 @@
 //! One commit is with the log at a time; what is decided meanwhile makes up the next: the slower the disk, the larger
 //! the group.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
 use jeton_core::numbers::Sequence;
-use jeton_core::sequencer::{Restrictions, Sequencer};
+use jeton_core::sequencer::{Commit, Restrictions, Sequencer};
 use jeton_net::doors::DoorReply;
 
-use super::writer_thread::WriterInput;
+use super::entropy::EntropyPool;
 use super::{Command, Figures, ReplyTo};
 use crate::clock::Clock;
 
-/// Commands decided before anything else gets its turn.
+/// Commands decided, and events assigned, before anything else gets its turn.
 const COMMANDS_PER_TURN: usize = 1_024;
+const EVENTS_PER_TURN: u64 = 4_096;
 /// How often the clock is compared and figures are written.
 const TICK: Duration = Duration::from_millis(250);
 /// A commit that takes longer than this has hung: sled can, on a dying disk.
@@ -42,17 +44,33 @@ pub(super) struct SequencerThread {
     pub(super) commands: Receiver<Command>,
     pub(super) stop: Receiver<()>,
     pub(super) log_events: Receiver<LogEvent>,
-    pub(super) writer: Sender<WriterInput>,
+    pub(super) commits: Sender<Commit>,
     pub(super) figures: Arc<Figures>,
     pub(super) restrictions: Restrictions,
     /// Since when a commit is with the log.
     pub(super) committing: Option<Instant>,
     pub(super) ticked: Instant,
+    pub(super) entropy: EntropyPool,
 }
 
 impl SequencerThread {
-    /// Runs until it is told to stop, or nobody can hand it anything any more, and all is answered.
+    /// Runs until nobody can hand it anything any more and all is answered. A panic is a mistake of ours: nothing is
+    /// written after it, what waits is indeterminate, and validation goes on with what readers were shown.
     pub(super) fn run(mut self) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_unguarded()));
+        if ended.is_ok() {
+            return;
+        }
+        tracing::error!("the sequencer failed: validation goes on, writes are refused; restart to repair");
+        self.sequencer.handle_failure();
+        self.reply();
+        while let Ok(command) = self.commands.recv() {
+            self.decide(command);
+            self.reply();
+        }
+    }
+
+    fn run_unguarded(&mut self) {
         let mut is_open = true;
         while is_open || !self.is_done() {
             is_open &= self.wait(is_open);
@@ -69,8 +87,8 @@ impl SequencerThread {
         if self.sequencer.has_work() {
             return true;
         }
-        let never = crossbeam_channel::never();
-        let commands = if is_open { &self.commands } else { &never };
+        let closed = never();
+        let commands = if is_open { &self.commands } else { &closed };
         let mut still_open = true;
         select! {
             recv(commands) -> command => match command {
@@ -79,9 +97,17 @@ impl SequencerThread {
             },
             recv(self.log_events) -> event => match event {
                 Ok(event) => self.take(&event),
-                Err(_) => self.fail(),
+                Err(_) => {
+                    self.log_events = never();
+                    self.fail();
+                }
             },
-            recv(self.stop) -> _ => self.restrict(|restrictions| restrictions.stopping = true),
+            recv(self.stop) -> asked => {
+                if asked.is_err() {
+                    self.stop = never();
+                }
+                self.restrict(|restrictions| restrictions.stopping = true);
+            }
             default(TICK) => {}
         }
         still_open
@@ -91,7 +117,11 @@ impl SequencerThread {
         while let Ok(event) = self.log_events.try_recv() {
             self.take(&event);
         }
+        let events_max = self.sequencer.watermarks().assigned.0 + EVENTS_PER_TURN;
         for _ in 0..COMMANDS_PER_TURN {
+            if self.sequencer.watermarks().assigned.0 >= events_max {
+                break;
+            }
             match self.commands.try_recv() {
                 Ok(command) => self.decide(command),
                 Err(TryRecvError::Empty) => break,
@@ -112,14 +142,9 @@ impl SequencerThread {
     }
 
     fn decide(&mut self, command: Command) {
-        let mut entropy =
-            |bytes: &mut [u8]| getrandom::fill(bytes).expect("the system's random generator works");
-        self.sequencer.handle_submission(
-            command.reply_to,
-            command.submission,
-            self.clock.now(),
-            &mut entropy,
-        );
+        let (now, pool) = (self.clock.now(), &mut self.entropy);
+        let mut entropy = |bytes: &mut [u8]| pool.fill(bytes);
+        self.sequencer.handle_submission(command.reply_to, command.submission, now, &mut entropy);
     }
 
     fn take(&mut self, event: &LogEvent) {
@@ -150,7 +175,8 @@ impl SequencerThread {
         }
         let Some(commit) = self.sequencer.poll_commit() else { return };
         self.committing = Some(Instant::now());
-        if self.writer.send(WriterInput::Commit(commit)).is_err() {
+        // One at a time is with the log, so this never waits.
+        if self.commits.send(commit).is_err() {
             self.fail();
         }
     }

@@ -5,40 +5,25 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use jeton_core::numbers::Sequence;
+use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use jeton_core::sequencer::Commit;
 use jeton_log_store::{AppendError, AppendKind, LogStore, StoredBatch};
-use jeton_net::doors::{DoorReply, LogPage};
 
+use super::Figures;
+use super::reader_thread::{LogRead, Reach};
 use super::sequencer_thread::LogEvent;
-use super::{Figures, ReplyTo};
 
 /// How often the anchor is made durable and the disk is looked at.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before a commit that found no space is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(100);
-/// The most that one read of the log brings.
-const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// What this thread is asked.
-pub(super) enum WriterInput {
-    /// Append this and make it durable.
-    Commit(Commit),
-    /// Read.
-    Read {
-        /// Who asks.
-        reply_to: ReplyTo,
-        /// The event to begin with.
-        from: Sequence,
-        /// About so many bytes.
-        bytes_max: usize,
-    },
-}
-
 pub(super) struct WriterThread {
     pub(super) store: Box<dyn LogStore>,
-    pub(super) input: Receiver<WriterInput>,
+    /// At most one at a time.
+    pub(super) commits: Receiver<Commit>,
+    /// Reads of what is not closed yet.
+    pub(super) reads: Receiver<LogRead>,
+    pub(super) reach: Arc<Reach>,
     pub(super) events: Sender<LogEvent>,
     pub(super) figures: Arc<Figures>,
     /// The engine is to stop: a commit that finds no space is given up.
@@ -51,12 +36,27 @@ impl WriterThread {
     /// Runs until nobody can ask any more, then closes the log.
     pub(super) fn run(mut self) -> Result<(), String> {
         let mut anchored = Instant::now();
-        loop {
-            match self.input.recv_timeout(ANCHOR_EVERY) {
-                Ok(WriterInput::Commit(commit)) => self.commit(commit),
-                Ok(WriterInput::Read { reply_to, from, bytes_max }) => self.read(&reply_to, from, bytes_max),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+        let mut open = 2;
+        while open > 0 {
+            // Commits first: whoever reads waits.
+            select_biased! {
+                recv(self.commits) -> commit => match commit {
+                    Ok(commit) => self.commit(commit),
+                    Err(_) => {
+                        self.commits = never();
+                        open -= 1;
+                    }
+                },
+                recv(self.reads) -> read => match read {
+                    Ok(LogRead { reply_to, from, bytes_max }) => {
+                        self.reach.answer(&reply_to, self.store.read_from(from.0, bytes_max));
+                    }
+                    Err(_) => {
+                        self.reads = never();
+                        open -= 1;
+                    }
+                },
+                default(ANCHOR_EVERY) => {}
             }
             if anchored.elapsed() >= ANCHOR_EVERY {
                 anchored = Instant::now();
@@ -114,6 +114,7 @@ impl WriterThread {
             .commit_ns
             .fetch_add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.figures.log_bytes.fetch_add(batches.iter().map(|batch| batch.bytes.len() as u64).sum(), Relaxed);
+        self.reach.update(&*self.store);
         let _ = self.events.send(LogEvent::Durable(last));
     }
 
@@ -121,16 +122,6 @@ impl WriterThread {
         tracing::error!(%error, "the log failed: validation goes on, writes are refused; restart to repair");
         self.has_failed = true;
         let _ = self.events.send(LogEvent::Failed);
-    }
-
-    fn read(&mut self, reply_to: &ReplyTo, from: Sequence, bytes_max: usize) {
-        let page = self.store.read_from(from.0, bytes_max.min(READ_BYTES_MAX)).map(|batches| LogPage {
-            first: Sequence(self.store.first()),
-            head: Sequence(self.store.head().sequence),
-            batches: batches.into_iter().map(|batch| batch.bytes).collect(),
-        });
-        reply_to.send(DoorReply::Log(page.map_err(|error| error.to_string())));
-        reply_to.ring();
     }
 
     fn look_around(&mut self) {

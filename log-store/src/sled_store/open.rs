@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::anchor::{self, AnchorFile, Note};
+use super::closed::{ClosedSegments, segments};
 use super::segment::{Segment, SegmentError, sync_dir};
 use super::{Live, SledStore};
 use crate::store::{Anchor, Damage, LogId, Position};
@@ -103,19 +104,6 @@ fn lock(data: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// The first sequence numbers of the segments in `dir`, in order.
-fn segments(dir: &Path) -> io::Result<Vec<u64>> {
-    let mut firsts = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let first: Option<u64> =
-            name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok());
-        firsts.extend(first);
-    }
-    firsts.sort_unstable();
-    Ok(firsts)
-}
-
 fn remove_scratch(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -149,7 +137,7 @@ impl SledStore {
             let created = anchor.write(log_id, Position::START).and_then(|()| anchor.sync());
             created.and_then(|()| sync_dir(&dir)).map_err(io_at(&anchor_path))?;
         }
-        store.scratch = None;
+        store.closed.forget_all();
         let first = store.segments.last().copied().unwrap_or(1);
         let path = store.segment_path(first);
         let active = Segment::open(&path, options.cache_bytes).map_err(|error| store.open_error(error))?;
@@ -183,6 +171,7 @@ impl SledStore {
         };
         let segments = segments(&dir).map_err(io_at(&dir))?;
         let mut store = Self {
+            closed: ClosedSegments::new(dir.clone(), options),
             dir,
             options,
             log_id,
@@ -191,7 +180,6 @@ impl SledStore {
             head: Position::START,
             found: found.filter(|anchor| anchor.position.sequence > 0),
             live: None,
-            scratch: None,
             poisoned: None,
         };
         store.head = store.find_head()?;
@@ -207,7 +195,7 @@ impl SledStore {
     /// Where the log ends. A last segment that holds nothing is left over from a start that a crash cut short.
     fn find_head(&mut self) -> Result<Position, OpenError> {
         while let Some(first) = self.segments.last().copied() {
-            let head = self.scratch(first).and_then(Segment::head);
+            let head = self.closed.segment(first).and_then(Segment::head);
             match head.map_err(|error| self.open_error(error))? {
                 Some(head) => return Ok(head),
                 None if self.segments.len() == 1 => return Ok(Position::START),
