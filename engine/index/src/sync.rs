@@ -73,6 +73,10 @@ pub mod mutation {
         IgnoreMoved,
         /// Growth does not set MOVED.
         ForgetMoved,
+        /// Words are read without Acquire.
+        RelaxedRead,
+        /// Growth sets MOVED before the copy is there.
+        MovedBeforeCopy,
     }
 
     static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -66,7 +66,8 @@ impl Table {
     /// with MOVED its copy in the larger table, are seen as they were written before it.
     #[inline]
     pub(crate) fn load(&self, position: usize) -> Word {
-        Word(self.words[position].load(Ordering::Acquire))
+        let order = if mutated!(RelaxedRead) { Ordering::Relaxed } else { Ordering::Acquire };
+        Word(self.words[position].load(order))
     }
 
     /// The first word in the home bucket alone that has the tag; the second value says whether the search would end

@@ -362,6 +362,9 @@ fn move_bucket(slab: &Slab, old: &Table, new: &Table, bucket: usize) -> usize {
     for at in present() {
         let words = slab.read(at.word.slot()).expect("a word names a record that was written");
         let place = Place::of(&Record::from_words(&words).id);
+        if mutated!(MovedBeforeCopy) {
+            old.mark(at.position, State::MOVED);
+        }
         // First the copy, then MOVED, with Release: whoever sees MOVED finds the copy.
         new.insert(place, at.word);
         if !mutated!(ForgetMoved) {
