@@ -23,6 +23,7 @@ use jeton_net::server::ReplyQueue;
 
 pub use doors::{DoorMaker, Doors};
 pub use open::OpenError;
+pub(crate) use open::anchor_of;
 use reader_thread::LogRead;
 
 use crate::clock::Clock;

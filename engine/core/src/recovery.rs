@@ -30,6 +30,31 @@ pub enum ReplayError {
         /// Why.
         cause: ApplyError,
     },
+    /// The chain is whole, but is not the one that was anchored.
+    #[error("the log is broken at sequence number {at}: its chain does not pass through the anchor")]
+    AnotherChain {
+        /// The event whose batch the anchor names with another hash, or that no batch ends with.
+        at: Sequence,
+    },
+    /// The log ends before its anchor.
+    #[error(
+        "the log is broken at sequence number {at}: it ends there, but its anchor says that it reached {reached}"
+    )]
+    LostTail {
+        /// The first event that is missing.
+        at: Sequence,
+        /// The event that was there once.
+        reached: Sequence,
+    },
+}
+
+/// What is known from elsewhere of how far a log came: it must pass through here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayAnchor {
+    /// The last event of a batch.
+    pub sequence: Sequence,
+    /// The hash of that batch.
+    pub hash: [u8; 32],
 }
 
 /// A replay under way.
@@ -38,16 +63,22 @@ pub struct Replay {
     state: State,
     reader: Reader,
     end: ChainEnd,
+    anchor: Option<ReplayAnchor>,
 }
 
 impl Replay {
-    /// A replay that has seen nothing yet.
+    /// A replay that has seen nothing yet, of a log that must pass through `anchor`.
     ///
     /// # Errors
     /// If the memory cannot be had.
-    pub fn new(log: LogId, partition: Partition, config: StateConfig) -> Result<Self, IndexError> {
+    pub fn new(
+        log: LogId,
+        partition: Partition,
+        config: StateConfig,
+        anchor: Option<ReplayAnchor>,
+    ) -> Result<Self, IndexError> {
         let (state, reader) = State::new(log, partition, config)?;
-        Ok(Self { state, reader, end: ChainEnd::genesis(log, partition) })
+        Ok(Self { state, reader, end: ChainEnd::genesis(log, partition), anchor })
     }
 
     /// Where the chain ends so far.
@@ -82,15 +113,26 @@ impl Replay {
                 self.state.mark_step(&mut { MARK_STEP });
             }
         }
+        if let Some(anchor) = &self.anchor
+            && (self.end.sequence < anchor.sequence && anchor.sequence <= batch.end.sequence)
+            && (batch.end.sequence, batch.end.hash) != (anchor.sequence, anchor.hash)
+        {
+            return Err(ReplayError::AnotherChain { at: anchor.sequence });
+        }
         self.end = batch.end;
         Ok(batch)
     }
 
-    /// The state, the reading half of its index and the end of the chain, ready to go on.
-    #[must_use]
-    pub fn finish(self) -> (State, Reader, ChainEnd) {
+    /// The log has no more batches: the state, the reading half of its index and the end of the chain, ready to go on.
+    ///
+    /// # Errors
+    /// [`ReplayError::LostTail`].
+    pub fn finish(self) -> Result<(State, Reader, ChainEnd), ReplayError> {
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.sequence > self.end.sequence) {
+            return Err(ReplayError::LostTail { at: self.end.sequence.next(), reached: anchor.sequence });
+        }
         self.state.registry().set_published(self.end.sequence);
-        (self.state, self.reader, self.end)
+        Ok((self.state, self.reader, self.end))
     }
 }
 

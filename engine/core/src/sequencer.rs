@@ -162,6 +162,11 @@ impl<T> Sequencer<T> {
         &self.state
     }
 
+    /// What was assigned and not handed to the log yet, oldest first.
+    pub fn unsealed(&self) -> impl Iterator<Item = &Entry> {
+        self.unsealed.iter().map(|unsealed| &unsealed.entry)
+    }
+
     /// Whether everything that was taken on has been answered and handed to the log.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -130,7 +130,7 @@ impl Engine {
 
     /// The digest of the state after a replay of the whole log.
     pub(crate) fn digest_replayed(&self) -> [u8; 32] {
-        let mut replay = Replay::new(LOG, Partition(0), SMALL).unwrap();
+        let mut replay = Replay::new(LOG, Partition(0), SMALL, None).unwrap();
         for batch in &self.log {
             replay.apply(&batch.bytes).unwrap();
         }

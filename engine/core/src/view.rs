@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jeton_index::{Candidate, Found, Pin, Reader};
+pub use jeton_index::Reader;
+use jeton_index::{Candidate, Found, Pin};
 
 use crate::check::{Check, Checks};
 use crate::extra::{Extra, Link};

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use jeton_client::{Client, Sequence};
 use jeton_core::batch::OpenBatch;
 use jeton_core::event::Entry;
@@ -189,33 +189,23 @@ async fn replay(
     mut visit: impl FnMut(&OpenBatch) -> anyhow::Result<bool>,
 ) -> anyhow::Result<(Replay, u64)> {
     let anchor = match &source {
-        Source::Files(store) => store.anchor(),
+        Source::Files(store) => store.anchor().map(|anchor| crate::engine::anchor_of(&anchor)),
         Source::Server(_) => None,
     };
     let config = StateConfig { huge_pages: false, ..StateConfig::default() };
-    let mut replay = Replay::new(log, Partition(0), config)?;
+    let mut replay = Replay::new(log, Partition(0), config, anchor)?;
     let mut pages: VecDeque<Vec<u8>> = VecDeque::new();
     loop {
         if pages.is_empty() {
             pages = next_page(&mut source, replay.end().sequence.next()).await?;
         }
+        let events = replay.end().sequence.0;
         let Some(bytes) = pages.pop_front() else {
-            let events = replay.end().sequence.0;
             return Ok((replay, events));
         };
         let batch = replay.apply(&bytes)?;
-        let end = replay.end();
-        if let Some(anchor) = &anchor
-            && anchor.position.sequence == end.sequence.0
-            && anchor.position.chain != end.hash
-        {
-            bail!(
-                "the log is broken at sequence number {}: its chain does not pass through the anchor",
-                end.sequence
-            );
-        }
         if !visit(&batch)? {
-            let events = end.sequence.0;
+            let events = replay.end().sequence.0;
             return Ok((replay, events));
         }
     }

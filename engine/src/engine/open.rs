@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded};
 use jeton_core::batch::ChainEnd;
 use jeton_core::numbers::{LogId, Partition, Sequence};
-use jeton_core::recovery::{Replay, ReplayError};
+use jeton_core::recovery::{Replay, ReplayAnchor, ReplayError};
 use jeton_core::sequencer::{Restrictions, Sequencer};
-use jeton_core::state::StateConfig;
+use jeton_core::state::{State, StateConfig};
 use jeton_core::time::Millis;
-use jeton_core::view::View;
+use jeton_core::view::{Reader, View};
 use jeton_log_store::{Anchor, LogStore, ReadError};
 
 use super::entropy::EntropyPool;
@@ -37,9 +37,6 @@ pub enum OpenError {
     /// What it holds is broken.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// The chain does not pass through the anchor.
-    #[error("the log is broken at sequence number {0}: its chain does not pass through the anchor")]
-    Anchor(Sequence),
     /// There is no memory for it.
     #[error(transparent)]
     Index(#[from] jeton_core::IndexError),
@@ -51,38 +48,27 @@ pub enum OpenError {
     Thread(#[from] std::io::Error),
 }
 
-/// Reads a whole log through a replay; `visit` sees every batch.
+/// Reads a whole log through a replay.
 ///
 /// # Errors
 /// [`OpenError`] with the first sequence number that is broken.
-pub(crate) fn replay(
-    store: &mut dyn LogStore,
-    config: StateConfig,
-    mut visit: impl FnMut(&jeton_core::batch::OpenBatch),
-) -> Result<Replay, OpenError> {
-    let mut replay = Replay::new(LogId(store.log_id()), Partition(0), config)?;
-    let anchor = store.anchor();
+fn replay(store: &mut dyn LogStore, config: StateConfig) -> Result<(State, Reader, ChainEnd), OpenError> {
+    let anchor = store.anchor().map(|anchor| anchor_of(&anchor));
+    let mut replay = Replay::new(LogId(store.log_id()), Partition(0), config, anchor)?;
     loop {
-        let next = replay.end().sequence.next();
-        let batches = store.read_from(next.0, REPLAY_BYTES)?;
+        let batches = store.read_from(replay.end().sequence.next().0, REPLAY_BYTES)?;
         if batches.is_empty() {
-            return Ok(replay);
+            return Ok(replay.finish()?);
         }
         for batch in &batches {
-            let opened = replay.apply(&batch.bytes)?;
-            check_anchor(anchor.as_ref(), &replay.end())?;
-            visit(&opened);
+            replay.apply(&batch.bytes)?;
         }
     }
 }
 
-fn check_anchor(anchor: Option<&Anchor>, end: &ChainEnd) -> Result<(), OpenError> {
-    match anchor {
-        Some(anchor) if anchor.position.sequence == end.sequence.0 && anchor.position.chain != end.hash => {
-            Err(OpenError::Anchor(end.sequence))
-        }
-        _ => Ok(()),
-    }
+/// A store's anchor as a replay wants it.
+pub(crate) fn anchor_of(anchor: &Anchor) -> ReplayAnchor {
+    ReplayAnchor { sequence: Sequence(anchor.position.sequence), hash: anchor.position.chain }
 }
 
 impl Engine {
@@ -92,8 +78,7 @@ impl Engine {
     /// [`OpenError`]; the log is as it was.
     pub fn open(mut store: Box<dyn LogStore>, config: EngineConfig, admin: &str) -> Result<Self, OpenError> {
         let began = Instant::now();
-        let replayed = replay(&mut *store, config.state, |_| {})?;
-        let (state, reader, end) = replayed.finish();
+        let (state, reader, end) = replay(&mut *store, config.state)?;
         let view = View::new(reader, Arc::clone(state.registry()));
         let clock = Clock::start(state.last_time(), config.clock_jump_max_ms, config.accept_clock);
         let replayed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -160,6 +160,7 @@ fn a_log_with_a_batch_changed_left_out_or_doubled_does_not_replay() {
             crate::testing::LOG,
             crate::numbers::Partition(0),
             crate::testing::SMALL,
+            None,
         )
         .unwrap();
         batches
