@@ -22,6 +22,8 @@ struct Shared {
     /// What to add to the boot-time clock. Only ever raised, so time only goes forward.
     offset_ms: AtomicU64,
     is_in_doubt: AtomicBool,
+    /// Somebody has said that a wall clock behind the last event is right: it is not doubted until it has caught up.
+    may_be_behind: AtomicBool,
     jump_max_ms: u64,
 }
 
@@ -52,6 +54,7 @@ impl Clock {
         Self(Arc::new(Shared {
             offset_ms: AtomicU64::new(start.saturating_sub(boot_ms)),
             is_in_doubt: AtomicBool::new(is_off && !accept),
+            may_be_behind: AtomicBool::new(accept && !is_ahead),
             jump_max_ms,
         }))
     }
@@ -75,6 +78,11 @@ impl Clock {
 
     fn adjust_to(&self, wall_ms: u64) {
         let now = self.now().0;
+        if wall_ms >= now {
+            self.0.may_be_behind.store(false, Ordering::Relaxed);
+        } else if self.0.may_be_behind.load(Ordering::Relaxed) {
+            return;
+        }
         if is_off(wall_ms, now, self.0.jump_max_ms) {
             self.0.is_in_doubt.store(true, Ordering::Relaxed);
         } else if wall_ms > now {
@@ -114,6 +122,17 @@ mod tests {
             assert!((ahead - ahead_of_wall).abs() < 500, "wall {wall}: {ahead}");
         }
         assert!(!start(0, last, false).0, "a new log believes any clock");
+    }
+
+    #[test]
+    fn a_wall_clock_accepted_although_it_is_behind_is_doubted_again_only_after_it_has_caught_up() {
+        let last = 1_800_000_000_000;
+        let clock = Clock::start_at(Millis(last), HOUR, true, last - 2 * HOUR, boot_ms());
+        clock.adjust_to(last - 2 * HOUR);
+        assert!(!clock.is_in_doubt());
+        clock.adjust_to(last + 1_000);
+        clock.adjust_to(last - 2 * HOUR);
+        assert!(clock.is_in_doubt());
     }
 
     #[test]

@@ -71,6 +71,10 @@ impl<S: LogStore + 'static> LogStore for FaultStore<S> {
         self.inner.anchor()
     }
 
+    fn begin_writing(&mut self) -> Result<(), AppendError> {
+        self.inner.begin_writing()
+    }
+
     fn append(
         &mut self,
         expected: Position,

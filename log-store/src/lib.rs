@@ -14,7 +14,7 @@ mod store;
 
 pub use fault::{Fault, FaultScript, FaultStore};
 pub use memory::MemoryStore;
-pub use sled_store::{OpenError, Options, SledStore};
+pub use sled_store::{DataLock, OpenError, Options, SledStore};
 pub use store::{
     Anchor, AppendError, AppendKind, Archive, Damage, Durability, LogId, LogStore, Position, ReadError,
     Space, StoredBatch,

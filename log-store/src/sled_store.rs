@@ -7,19 +7,21 @@
 //! <data>/log/scratch-*/             copies being read; removed when they are no longer
 //! ```
 //!
-//! Only the last segment is ever opened in place, and only after a copy of it opened well and ended where the anchor
-//! says it must: opening a sled database cuts off what it takes for a torn tail, so opening a damaged one would destroy
-//! what there is left to repair. Everything else is read from copies. Nothing that is refused is changed.
+//! Only the last segment is ever opened in place, and only to be written: after a copy of it opened well and ended where
+//! the anchor says it must, and after whoever opens the log has read all of it. Opening a sled database cuts off what it
+//! takes for a torn tail, so opening a damaged one would destroy what there is left to repair. Everything else is read
+//! from copies. Nothing that is refused is changed.
 
 mod anchor;
 mod closed;
 mod open;
 mod segment;
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-pub use open::{OpenError, Options};
+pub use open::{DataLock, OpenError, Options};
 pub(crate) use segment::BATCH_BYTES_MAX;
 
 use self::anchor::AnchorFile;
@@ -37,21 +39,33 @@ pub struct SledStore {
     options: Options,
     log_id: LogId,
     /// Held for as long as this value lives.
-    _lock: File,
+    _lock: DataLock,
     /// First sequence numbers of the segments, in order.
     segments: Vec<u64>,
     head: Position,
     found: Option<Anchor>,
-    /// `None` if the log was opened to be read only.
+    /// `None` until the log is written to.
     live: Option<Live>,
+    writing: Writing,
+    /// Segments behind the head that a crash left: empty, or not whole enough to be opened.
+    leftovers: Vec<u64>,
     closed: ClosedSegments,
     poisoned: Option<String>,
+}
+
+/// Whether the log may be written, and what its anchor goes on with.
+#[derive(Clone, Copy)]
+enum Writing {
+    Never,
+    Behind { counter: u64 },
 }
 
 /// What is needed to write.
 struct Live {
     active: Segment,
     anchor: AnchorFile,
+    /// The active segment holds nothing acknowledged yet.
+    is_fresh: bool,
 }
 
 impl std::fmt::Debug for SledStore {
@@ -76,19 +90,52 @@ impl SledStore {
         live.anchor.sync()?;
         // If we die after this line, the next start finds an empty segment and goes on in the one before.
         live.active = Segment::open(&path, self.options.cache_bytes)?;
+        live.is_fresh = true;
         sync_dir(&self.dir)?;
         self.segments.push(next);
         Ok(())
     }
 
+    /// Opens the last segment in place.
+    fn go_live(&mut self) -> Result<(), SegmentError> {
+        let counter = match self.writing {
+            _ if self.live.is_some() => return Ok(()),
+            Writing::Never => return Err(SegmentError::Damaged("it was opened to be read only".to_owned())),
+            Writing::Behind { counter } => counter,
+        };
+        let mut anchor = AnchorFile::open(&self.dir.join("anchor"), counter)?;
+        if counter == 0 {
+            // If we die before this is synced, the next start creates the log again: it holds nothing yet.
+            anchor.write(self.log_id, Position::START)?;
+            anchor.sync()?;
+            sync_dir(&self.dir)?;
+        }
+        self.closed.forget_all();
+        for leftover in std::mem::take(&mut self.leftovers) {
+            set_aside(&self.segment_path(leftover))?;
+        }
+        let first = self.segments.last().copied().unwrap_or(1);
+        let active = Segment::open(&self.segment_path(first), self.options.cache_bytes)?;
+        if self.segments.is_empty() {
+            self.segments.push(first);
+        }
+        self.live = Some(Live { active, anchor, is_fresh: self.head.sequence < first });
+        Ok(())
+    }
+
     fn write(&mut self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
+        self.go_live()?;
         self.rotate()?;
         let end = end_of(batches);
-        let live =
-            self.live.as_mut().ok_or_else(|| SegmentError::Damaged("opened to be read only".to_owned()))?;
+        let live = self.live.as_mut().expect("it was made live a moment ago");
         live.active.commit(batches)?;
         // The log is durable; if we die before the anchor is written, the log is only longer than its anchor says.
         live.anchor.write(self.log_id, end)?;
+        if std::mem::take(&mut live.is_fresh) {
+            // A segment that the anchor does not reach holds nothing acknowledged: so a start can tell what a crash
+            // left of a rotation from what was damaged.
+            live.anchor.sync()?;
+        }
         self.head = end;
         Ok(())
     }
@@ -112,6 +159,15 @@ impl SledStore {
     }
 }
 
+/// Removes a segment that a crash left empty, or renames one that does not open.
+fn set_aside(path: &Path) -> io::Result<()> {
+    let aside = path.with_extension("leftover");
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::rename(path, aside)
+}
+
 impl LogStore for SledStore {
     fn log_id(&self) -> LogId {
         self.log_id
@@ -127,6 +183,10 @@ impl LogStore for SledStore {
 
     fn anchor(&self) -> Option<Anchor> {
         self.found
+    }
+
+    fn begin_writing(&mut self) -> Result<(), AppendError> {
+        self.go_live().map_err(|error| self.poison(&error))
     }
 
     fn append(
@@ -159,7 +219,10 @@ impl LogStore for SledStore {
         }
         match &self.live {
             Some(live) if sequence >= self.open_from() => {
-                following(live.active.read_from(sequence, bytes_max), sequence)
+                let mut read = live.active.read_from(sequence, bytes_max);
+                // What a failed append may have left behind the head was never acknowledged.
+                read.iter_mut().for_each(|batches| batches.retain(|batch| batch.last <= self.head.sequence));
+                following(read, sequence)
             }
             _ => {
                 let first = segment_of(&self.segments, sequence).unwrap_or(first);

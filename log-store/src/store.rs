@@ -146,6 +146,15 @@ pub trait LogStore: Send {
     /// The note found when the log was opened; the chain must pass through it. `None` in a new log.
     fn anchor(&self) -> Option<Anchor>;
 
+    /// Makes the log ready to be written, once it was read and found whole; until then nothing of it is changed. The
+    /// first append does it otherwise.
+    ///
+    /// # Errors
+    /// [`AppendError::Indeterminate`]: it cannot be written.
+    fn begin_writing(&mut self) -> Result<(), AppendError> {
+        Ok(())
+    }
+
     /// Appends batches behind `expected` and makes them durable, all or none. Returns where the log ends now.
     ///
     /// # Errors

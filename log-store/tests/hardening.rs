@@ -210,3 +210,79 @@ fn a_nearly_full_disk_takes_revokes_and_a_full_one_nothing() {
     assert_eq!(append(u64::MAX, 0, AppendKind::Essential), Ok(()));
     assert!(matches!(append(u64::MAX, u64::MAX, AppendKind::Essential), Err(AppendError::Full { .. })));
 }
+
+#[test]
+fn what_a_crash_left_of_a_rotation_is_set_aside_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 4); // ends at 12
+    let leftover = dir.path().join("log").join(format!("{:020}", 13));
+    for content in [None, Some("torn")] {
+        fs::create_dir_all(&leftover).unwrap();
+        if let Some(content) = content {
+            fs::write(leftover.join("conf"), content).unwrap();
+            fs::write(leftover.join("db"), content).unwrap();
+        }
+        let mut store = open(dir.path()).unwrap();
+        let head = store.head();
+        fill(&mut store, 1);
+        assert_eq!(store.read_from(head.sequence, 1 << 20).unwrap().len(), 2, "the log goes on where it was");
+        Box::new(store).close().unwrap();
+        assert!(!leftover.exists(), "nothing is left to be met in the middle of the log");
+    }
+}
+
+#[test]
+fn a_segment_that_the_anchor_reaches_is_never_taken_for_a_leftover() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 1, ..OPTIONS };
+    let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+    fill(&mut store, 3);
+    drop(store); // as a crash would: the anchor was synced with the first commit of each segment
+    let last = dir.path().join("log").join(format!("{:020}", 7));
+    fs::write(last.join("conf"), "torn").unwrap();
+    let refused = open(dir.path()).unwrap_err().to_string();
+    assert!(refused.starts_with("the log is broken at sequence number 7: "), "{refused}");
+}
+
+#[test]
+fn what_is_refused_after_it_was_read_was_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3);
+    let before = contents(dir.path());
+    let store = open(dir.path()).unwrap();
+    drop(store); // whoever read it did not like it
+    let is_log = |(path, _): &(std::path::PathBuf, Vec<u8>)| path.to_string_lossy().contains("/log/");
+    let of = |all: Vec<_>| all.into_iter().filter(is_log).collect::<std::collections::BTreeMap<_, _>>();
+    assert!(of(before) == of(contents(dir.path())), "nothing changed before the first append");
+}
+
+#[test]
+fn a_log_that_is_gone_is_missed_and_another_one_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 2);
+    let kept = dir.path().join("kept");
+    fs::rename(dir.path().join("log"), &kept).unwrap();
+    let gone = open(dir.path()).unwrap_err().to_string();
+    assert!(gone.contains("holds none"), "{gone}");
+    let other = tempfile::tempdir().unwrap();
+    let mut store = SledStore::open(other.path(), OPTIONS, [6; 16]).unwrap();
+    fill(&mut store, 1);
+    Box::new(store).close().unwrap();
+    let _ = fs::remove_dir_all(dir.path().join("log"));
+    fs::rename(other.path().join("log"), dir.path().join("log")).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::Another { .. })));
+    fs::remove_dir_all(dir.path().join("log")).unwrap();
+    fs::rename(kept, dir.path().join("log")).unwrap();
+    assert_eq!(open(dir.path()).unwrap().head().sequence, 6);
+}
+
+#[test]
+fn a_damaged_log_can_still_be_read_for_repair_as_far_as_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 5);
+    fs::remove_file(dir.path().join("log/anchor")).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::AnchorLost { .. })));
+    let mut store = SledStore::open_for_repair(dir.path(), OPTIONS).unwrap();
+    assert_eq!((store.head().sequence, store.anchor()), (15, None));
+    assert_eq!(store.read_from(1, 1 << 20).unwrap().len(), 5);
+}

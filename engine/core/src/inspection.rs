@@ -48,7 +48,7 @@ pub struct ClaimsInfo {
     pub tenant: String,
     /// The identity that asked for it.
     pub client: String,
-    /// Whether a wide revoke killed it, and every token with it.
+    /// Whether a wide revoke killed it, and every token with it; `false` for callers who may not inspect.
     pub revoked: bool,
     /// The claims in their canonical bytes ([`crate::claims::Claims::decode`]).
     pub bytes: Vec<u8>,

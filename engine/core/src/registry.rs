@@ -46,6 +46,9 @@ pub(crate) struct Subject {
     pub(crate) since: Sequence,
 }
 
+/// Callers by identity.
+type CallersPart = HashMap<Arc<str>, Arc<Caller>>;
+
 /// Everything that readers share with the sequencer beside the index.
 #[derive(Debug)]
 pub struct Registry {
@@ -61,7 +64,7 @@ pub struct Registry {
     pub(crate) uses_left: boxcar::Vec<AtomicU32>,
     /// Who may do what, as readers see it, in parts by the hash of the identity: a part is replaced as a whole, so that
     /// one request sees one state of its caller, and a change copies no more than a part.
-    callers: Box<[ArcSwap<HashMap<Arc<str>, Arc<Caller>>>]>,
+    callers: Box<[ArcSwap<CallersPart>]>,
     caller_parts: RandomState,
     published: AtomicU64,
     log_failed: AtomicBool,
@@ -147,7 +150,7 @@ impl Registry {
         self.callers_beside(identity).load().get(identity).cloned().unwrap_or_default()
     }
 
-    fn callers_beside(&self, identity: &str) -> &ArcSwap<HashMap<Arc<str>, Arc<Caller>>> {
+    fn callers_beside(&self, identity: &str) -> &ArcSwap<CallersPart> {
         &self.callers[self.caller_parts.hash_one(identity) as usize % CALLER_PARTS]
     }
 
@@ -189,7 +192,8 @@ impl Registry {
             claims,
             tenant: self.tenant_name(set.tenant).to_owned(),
             client: self.client_name(set.client).to_owned(),
-            revoked: set.is_dead(),
+            // Why a token is denied is for those to know who may inspect.
+            revoked: set.is_dead() && caller.may(Rights::INSPECT, set.tenant),
             bytes: set.bytes.to_vec(),
         })
     }
@@ -207,7 +211,8 @@ impl Registry {
         })
     }
 
-    /// Every client with rights, by number; `None` for callers without the admin right anywhere.
+    /// Every client with rights that the caller administers, by number; `None` for callers without the admin right
+    /// anywhere.
     #[must_use]
     pub fn clients(&self, caller: &Caller) -> Option<Vec<ClientInfo>> {
         if !caller.may_somewhere(Rights::ADMIN) {
@@ -215,15 +220,20 @@ impl Registry {
         }
         let mut clients = Vec::new();
         for part in &self.callers {
-            clients.extend(part.load().iter().map(|(name, known)| self.client_info(name, known)));
+            let part = part.load();
+            clients.extend(part.iter().filter_map(|(name, known)| self.client_info(caller, name, known)));
         }
         clients.sort_by_key(|client| client.client);
         Some(clients)
     }
 
-    fn client_info(&self, name: &str, known: &Caller) -> ClientInfo {
-        let rights = known.grants().map(|(at, rights)| (self.tenant_name(at).to_owned(), rights));
-        ClientInfo { client: known.client, name: name.to_owned(), rights: rights.collect() }
+    /// A client with its rights in the tenants that the caller administers, if it has any.
+    fn client_info(&self, caller: &Caller, name: &str, known: &Caller) -> Option<ClientInfo> {
+        let administered = known.grants().filter(|(at, _)| caller.may(Rights::ADMIN, *at));
+        let rights: Vec<_> =
+            administered.map(|(at, rights)| (self.tenant_name(at).to_owned(), rights)).collect();
+        let client = ClientInfo { client: known.client, name: name.to_owned(), rights };
+        (!client.rights.is_empty()).then_some(client)
     }
 }
 

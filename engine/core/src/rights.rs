@@ -178,6 +178,17 @@ impl Caller {
             || self.by_tenant.iter().any(|(_, here)| self.everywhere.with(*here).contains(rights))
     }
 
+    /// Whether this client may inspect something, and in every tenant in which it may validate.
+    #[must_use]
+    pub fn inspects_all_it_validates(&self) -> bool {
+        if self.everywhere.contains(Rights::VALIDATE) {
+            return self.everywhere.contains(Rights::INSPECT);
+        }
+        let here = || self.by_tenant.iter().map(|(_, here)| self.everywhere.with(*here));
+        (self.everywhere.contains(Rights::INSPECT) || here().any(|rights| rights.contains(Rights::INSPECT)))
+            && here().all(|rights| !rights.contains(Rights::VALIDATE) || rights.contains(Rights::INSPECT))
+    }
+
     /// Every tenant with the rights granted in it, the tenant `*` first if it has any.
     pub fn grants(&self) -> impl Iterator<Item = (TenantNo, Rights)> + '_ {
         let everywhere = (!self.everywhere.is_empty()).then_some((TenantNo::EVERY, self.everywhere));
@@ -213,6 +224,18 @@ mod tests {
         assert!(caller.may(Rights::REVOKE, TenantNo(4)));
         caller.set(TenantNo(3), Rights::NONE);
         assert!(!caller.may_somewhere(Rights::ISSUE));
+    }
+
+    #[test]
+    fn a_blind_spot_is_noticed() {
+        let mut caller = Caller::new(ClientNo(7));
+        assert!(!caller.inspects_all_it_validates());
+        caller.set(TenantNo(3), Rights::INSPECT.with(Rights::VALIDATE));
+        assert!(caller.inspects_all_it_validates());
+        caller.set(TenantNo(4), Rights::VALIDATE);
+        assert!(!caller.inspects_all_it_validates());
+        caller.set(TenantNo::EVERY, Rights::INSPECT);
+        assert!(caller.inspects_all_it_validates());
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Restrictions {
 /// What one durable append carries.
 #[derive(Clone, Debug)]
 pub struct Commit {
+    /// Where the log has to end for it to follow.
+    pub behind: ChainEnd,
     /// Batches in order.
     pub batches: Vec<SealedBatch>,
     /// Whether anything in it takes something from somebody: such a commit may use the last of the disk.
@@ -350,6 +352,7 @@ impl<T> Sequencer<T> {
         if self.has_failed || self.unsealed.is_empty() {
             return None;
         }
+        let behind = self.end;
         let mut batches = Vec::new();
         let mut denies = false;
         let mut is_whole = true;
@@ -366,7 +369,7 @@ impl<T> Sequencer<T> {
             batches.push(seal(&mut self.end, time, entries));
         }
         self.watermarks.appended = self.end.sequence;
-        Some(Commit { batches, denies })
+        Some(Commit { behind, batches, denies })
     }
 
     /// How many events the next batch takes: all of one time, as many as fit, whole commands only unless the first one

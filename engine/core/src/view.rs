@@ -216,7 +216,8 @@ fn id_of(token: &[u8; 32]) -> &[u8; 16] {
     token.first_chunk().expect("32 bytes begin with 16")
 }
 
-/// The answer about a token of which the caller can know nothing.
+/// The answer about a token of which the caller can know nothing. Whoever may not inspect some of what it may validate is
+/// told no more of what does not exist than of that.
 fn about_nothing(verdict: Verdict, caller: &Caller) -> Answer {
-    told(Answer { verdict, ..Answer::default() }, caller.may_somewhere(Rights::INSPECT))
+    told(Answer { verdict, ..Answer::default() }, caller.inspects_all_it_validates())
 }

@@ -12,13 +12,13 @@ use jeton_core::sequencer::{Restrictions, Sequencer};
 use jeton_core::state::{State, StateConfig};
 use jeton_core::time::Millis;
 use jeton_core::view::{Reader, View};
-use jeton_log_store::{Anchor, LogStore, ReadError};
+use jeton_log_store::{Anchor, AppendError, LogStore, Position, ReadError};
 
 use super::entropy::EntropyPool;
 use super::reader_thread::{Reach, ReaderThread};
 use super::sequencer_thread::SequencerThread;
 use super::writer_thread::WriterThread;
-use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX};
+use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX, ReplyTo};
 use crate::clock::Clock;
 
 /// What one read of the replay brings: bounded, because sled keeps what an iterator has read.
@@ -37,6 +37,12 @@ pub enum OpenError {
     /// What it holds is broken.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// What was read ends elsewhere than the store says.
+    #[error("the log's store says that it ends elsewhere than at {0}, where what it holds does")]
+    End(Sequence),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] AppendError),
     /// There is no memory for it.
     #[error(transparent)]
     Index(#[from] jeton_core::IndexError),
@@ -79,6 +85,10 @@ impl Engine {
     pub fn open(mut store: Box<dyn LogStore>, config: EngineConfig, admin: &str) -> Result<Self, OpenError> {
         let began = Instant::now();
         let (state, reader, end) = replay(&mut *store, config.state)?;
+        if store.head() != (Position { sequence: end.sequence.0, chain: end.hash }) {
+            return Err(OpenError::End(end.sequence));
+        }
+        store.begin_writing()?;
         let view = View::new(reader, Arc::clone(state.registry()));
         let clock = Clock::start(state.last_time(), config.clock_jump_max_ms, config.accept_clock);
         let replayed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -93,14 +103,25 @@ impl Engine {
         if end.sequence == Sequence(0) {
             sequencer.handle_creation(admin, clock.now().max(Millis(1)));
         }
-        let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
-        if restrictions.clock_in_doubt {
+        if clock.is_in_doubt() {
             tracing::error!(
                 "the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock"
             );
         }
-        sequencer.set_restrictions(restrictions);
+        let engine = Self::start(store, sequencer, view, clock)?;
+        engine.await_creation()?;
+        Ok(engine)
+    }
 
+    /// Starts the threads, and what they talk through.
+    fn start(
+        store: Box<dyn LogStore>,
+        mut sequencer: Sequencer<ReplyTo>,
+        view: View,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
+        sequencer.set_restrictions(restrictions);
         let (commands, command_receiver) = bounded(COMMANDS_MAX);
         let (stop, stop_receiver) = bounded(1);
         let (commits, commit_receiver) = bounded(1);
@@ -145,7 +166,7 @@ impl Engine {
         let writer_thread = thread("jeton-log").spawn(move || writing.run())?;
         let reader_thread = thread("jeton-log-read").spawn(move || reading.run())?;
         let sequencer_thread = thread("jeton-sequencer").spawn(move || sequencing.run())?;
-        let engine = Self {
+        Ok(Self {
             view,
             clock,
             commands,
@@ -156,9 +177,7 @@ impl Engine {
             sequencer_thread,
             reader_thread,
             writer_thread,
-        };
-        engine.await_creation()?;
-        Ok(engine)
+        })
     }
 
     /// A new log's first events give the administrator its rights: nobody can be answered before they are durable.

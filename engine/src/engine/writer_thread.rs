@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use jeton_core::sequencer::Commit;
-use jeton_log_store::{AppendError, AppendKind, LogStore, StoredBatch};
+use jeton_log_store::{AppendError, AppendKind, LogStore, Position, StoredBatch};
 
 use super::Figures;
 use super::reader_thread::{LogRead, Reach};
@@ -75,6 +75,7 @@ impl WriterThread {
         }
         let mut kind = if commit.denies { AppendKind::Essential } else { AppendKind::Ordinary };
         let last = commit.last();
+        let behind = Position { sequence: commit.behind.sequence.0, chain: commit.behind.hash };
         let batches: Vec<StoredBatch> = commit
             .batches
             .into_iter()
@@ -87,8 +88,7 @@ impl WriterThread {
             .collect();
         let began = Instant::now();
         loop {
-            let head = self.store.head();
-            match self.store.append(head, &batches, kind) {
+            match self.store.append(behind, &batches, kind) {
                 Ok(_) => break,
                 // Nothing was written. What is in this commit was decided before the disk was known to be low, and
                 // revokes will come behind it: it may use the reserve, and from here on nothing else but they do.

@@ -9,6 +9,8 @@ use super::open::Options;
 use super::segment::{Segment, SegmentError, copy_dir};
 use crate::store::{Archive, Damage, ReadError, StoredBatch};
 
+/// The name of a copy within its temporary directory.
+const COPY: &str = "segment";
 /// Copies kept at a time, so that two readers in different segments do not copy anew for every page.
 const COPIES_MAX: usize = 2;
 
@@ -37,10 +39,11 @@ pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
 pub(super) fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     let mut firsts = Vec::new();
     for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let first: Option<u64> =
             name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok());
-        firsts.extend(first);
+        firsts.extend(first.filter(|_| entry.path().is_dir()));
     }
     firsts.sort_unstable();
     Ok(firsts)
@@ -121,11 +124,17 @@ impl Archive for ClosedSegments {
 
 impl Copied {
     fn of(path: &Path, first: u64, near: &Path, options: &Options) -> Result<Self, SegmentError> {
-        // Beside the log if we may write there, since it may be large; elsewhere if not.
-        let mut builder = tempfile::Builder::new();
-        let dir = builder.prefix("scratch-").tempdir_in(near).or_else(|_| tempfile::tempdir())?;
-        let copy = dir.path().join("segment");
-        copy_dir(path, &copy)?;
-        Ok(Self { first, segment: Segment::open(&copy, options.cache_bytes)?, _dir: dir })
+        // Beside the log if we may write there and there is room, since it may be large; elsewhere if not.
+        let dir = match Self::copy(path, tempfile::Builder::new().prefix("scratch-").tempdir_in(near)) {
+            Ok(dir) => dir,
+            Err(_) => Self::copy(path, tempfile::tempdir())?,
+        };
+        Ok(Self { first, segment: Segment::open(&dir.path().join(COPY), options.cache_bytes)?, _dir: dir })
+    }
+
+    fn copy(path: &Path, dir: io::Result<tempfile::TempDir>) -> io::Result<tempfile::TempDir> {
+        let dir = dir?;
+        copy_dir(path, &dir.path().join(COPY))?;
+        Ok(dir)
     }
 }

@@ -4,10 +4,10 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::anchor::{self, AnchorFile, Note};
+use super::anchor::{self, Note};
 use super::closed::{ClosedSegments, segments};
 use super::segment::{Segment, SegmentError, sync_dir};
-use super::{Live, SledStore};
+use super::{SledStore, Writing};
 use crate::store::{Anchor, Damage, LogId, Position};
 
 /// Sizes that a store keeps to.
@@ -55,53 +55,102 @@ pub enum OpenError {
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// A log without its anchor may have lost its end, and nobody could tell.
-    #[error("{path} is missing or unreadable although the log holds {events} events: without it nobody can tell whether the log lost its end", path = path.display())]
+    #[error("{path} is missing or unreadable although the log holds {events} events: without it nobody can tell whether the log lost its end; `jeton log repair` shows what can be verified", path = path.display())]
     AnchorLost {
         /// The anchor file.
         path: PathBuf,
         /// The last event that is there.
         events: u64,
     },
+    /// There was a log, and there is none.
+    #[error("{path} names a log, but {dir} holds none: mount or restore it; to begin a new log, remove {path}", path = path.display(), dir = dir.display())]
+    Gone {
+        /// The file that names the log.
+        path: PathBuf,
+        /// Where it should be.
+        dir: PathBuf,
+    },
+    /// There is another log than there was.
+    #[error("{path} names another log than the one in {dir}: restore the right one, or remove {path} to serve this one", path = path.display(), dir = dir.display())]
+    Another {
+        /// The file that names the log.
+        path: PathBuf,
+        /// Where another is.
+        dir: PathBuf,
+    },
     /// The store did not come back from opening.
     #[error("the log's store does not open: {0}")]
     Stalled(String),
     /// The system refused.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {cause}", path = path.display())]
     Io {
         /// What was to be used.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 fn io_at(path: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
-    move |source| OpenError::Io { path: path.to_owned(), source }
+    move |cause| OpenError::Io { path: path.to_owned(), cause }
 }
 
-/// Takes `<data>/LOCK` before anything else is touched (point 3).
-fn lock(data: &Path) -> Result<File, OpenError> {
-    let path = data.join("LOCK");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io_at(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() { "(unknown)" } else { holder.trim() }.to_owned();
-            return Err(OpenError::Locked { path: data.to_owned(), holder });
+/// Held by whoever uses a data directory; it is free again when this is dropped.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes `<data>/LOCK`, before anything else there is touched (point 3).
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] and [`OpenError::Io`].
+    pub fn take(data: &Path) -> Result<Self, OpenError> {
+        let path = data.join("LOCK");
+        let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
+        // Where nothing can be written it is enough to hold the file that is there.
+        let is_read_only = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        };
+        let file = match open(true) {
+            Err(error) if is_read_only(&error) => open(false),
+            opened => opened,
+        };
+        let mut file = file.map_err(io_at(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = if holder.trim().is_empty() { "(unknown)" } else { holder.trim() }.to_owned();
+                return Err(OpenError::Locked { path: data.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(io_at(&path)(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(io_at(&path)(error)),
+        // For the message of whoever comes second; no more than that rests on it.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
     }
-    // For the message of whoever comes second; no more than that rests on it.
-    let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    Ok(file)
+}
+
+/// The id of the log that belongs here, kept outside of it: so that a log that is gone is missed. In hexadecimal.
+fn named_log(path: &Path) -> Result<Option<LogId>, OpenError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_at(path)(error)),
+        Ok(text) => {
+            let unreadable = || io_at(path)(io::Error::other("it holds no log id"));
+            let number = u128::from_str_radix(text.trim(), 16).map_err(|_| unreadable())?;
+            Ok(Some(number.to_be_bytes()))
+        }
+    }
+}
+
+fn name_log(path: &Path, log_id: LogId) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    write!(file, "{:032x}", u128::from_be_bytes(log_id))?;
+    file.sync_all()
 }
 
 fn remove_scratch(dir: &Path) -> io::Result<()> {
@@ -120,31 +169,40 @@ impl SledStore {
     /// # Errors
     /// [`OpenError`].
     pub fn open(data: &Path, options: Options, new_log_id: LogId) -> Result<Self, OpenError> {
-        let dir = data.join("log");
-        fs::create_dir_all(&dir).map_err(io_at(&dir))?;
-        let lock = lock(data)?;
+        fs::create_dir_all(data).map_err(io_at(data))?;
+        Self::open_locked(DataLock::take(data)?, data, options, new_log_id)
+    }
+
+    /// As [`Self::open`], for whoever has locked the directory already.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_locked(
+        lock: DataLock,
+        data: &Path,
+        options: Options,
+        new_log_id: LogId,
+    ) -> Result<Self, OpenError> {
+        let (dir, name_path) = (data.join("log"), data.join("log.id"));
+        let named = named_log(&name_path)?;
+        fs::create_dir_all(&dir).and_then(|()| sync_dir(data)).map_err(io_at(&dir))?;
         remove_scratch(&dir).map_err(io_at(&dir))?;
         let mut store = Self::survey(dir.clone(), options, lock)?;
         let anchor_path = dir.join("anchor");
         let (log_id, counter) = match anchor::read(&anchor_path).map_err(io_at(&anchor_path))? {
             Note::Valid(note, counter) => (note.log_id, counter),
+            _ if named.is_some() => return Err(OpenError::Gone { path: name_path, dir }),
             _ => (new_log_id, 0),
         };
-        store.log_id = log_id;
-        let mut anchor = AnchorFile::open(&anchor_path, counter).map_err(io_at(&anchor_path))?;
+        match named {
+            Some(named) if named != log_id => return Err(OpenError::Another { path: name_path, dir }),
+            Some(_) => {}
+            None => name_log(&name_path, log_id).and_then(|()| sync_dir(data)).map_err(io_at(&name_path))?,
+        }
+        (store.log_id, store.writing) = (log_id, Writing::Behind { counter });
         if counter == 0 {
-            // If we die before this is synced, the next start creates the log again: it holds nothing yet.
-            let created = anchor.write(log_id, Position::START).and_then(|()| anchor.sync());
-            created.and_then(|()| sync_dir(&dir)).map_err(io_at(&anchor_path))?;
+            store.go_live().map_err(|error| store.open_error(error))?; // there is nothing yet that could be changed
         }
-        store.closed.forget_all();
-        let first = store.segments.last().copied().unwrap_or(1);
-        let path = store.segment_path(first);
-        let active = Segment::open(&path, options.cache_bytes).map_err(|error| store.open_error(error))?;
-        if store.segments.is_empty() {
-            store.segments.push(first);
-        }
-        store.live = Some(Live { active, anchor });
         Ok(store)
     }
 
@@ -157,58 +215,101 @@ impl SledStore {
         if !dir.is_dir() {
             return Err(OpenError::Missing { path: data.to_owned() });
         }
-        let lock = lock(data)?;
-        Self::survey(dir, options, lock)
+        let lock = DataLock::take(data)?;
+        let _ = remove_scratch(&dir); // of readers that were interrupted
+        let store = Self::survey(dir, options, lock)?;
+        let holds_nothing = store.segments.is_empty() && store.log_id == LogId::default();
+        if holds_nothing { Err(OpenError::Missing { path: data.to_owned() }) } else { Ok(store) }
     }
 
-    /// Looks at everything through copies, and refuses what is not whole.
-    fn survey(dir: PathBuf, options: Options, lock: File) -> Result<Self, OpenError> {
+    /// Opens the log below `data` to read what can be read of it, whatever its anchor says. Takes the lock, and changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_for_repair(data: &Path, options: Options) -> Result<Self, OpenError> {
+        let dir = data.join("log");
+        if !dir.is_dir() {
+            return Err(OpenError::Missing { path: data.to_owned() });
+        }
+        let mut store = Self::unread(dir, options, DataLock::take(data)?)?;
+        // A last segment that does not open has no end that could be known.
+        store.head = store.find_head().unwrap_or(Position { sequence: u64::MAX, ..Position::START });
+        Ok(store)
+    }
+
+    /// A store of which nothing but the anchor and the names of its segments was looked at.
+    fn unread(dir: PathBuf, options: Options, lock: DataLock) -> Result<Self, OpenError> {
         let anchor_path = dir.join("anchor");
-        let note = anchor::read(&anchor_path).map_err(io_at(&anchor_path))?;
-        let (log_id, found) = match note {
+        let (log_id, found) = match anchor::read(&anchor_path).map_err(io_at(&anchor_path))? {
             Note::Valid(anchor, _) => (anchor.log_id, Some(anchor)),
-            Note::Missing | Note::Damaged => ([0; 16], None),
+            Note::Missing | Note::Damaged => (LogId::default(), None),
         };
-        let segments = segments(&dir).map_err(io_at(&dir))?;
-        let mut store = Self {
+        Ok(Self {
+            segments: segments(&dir).map_err(io_at(&dir))?,
             closed: ClosedSegments::new(dir.clone(), options),
             dir,
             options,
             log_id,
             _lock: lock,
-            segments,
             head: Position::START,
             found: found.filter(|anchor| anchor.position.sequence > 0),
             live: None,
+            writing: Writing::Never,
+            leftovers: Vec::new(),
             poisoned: None,
-        };
+        })
+    }
+
+    /// Looks at everything through copies, and refuses what is not whole.
+    fn survey(dir: PathBuf, options: Options, lock: DataLock) -> Result<Self, OpenError> {
+        let anchor_path = dir.join("anchor");
+        let note = anchor::read(&anchor_path).map_err(io_at(&anchor_path))?;
+        let mut store = Self::unread(dir, options, lock)?;
         store.head = store.find_head()?;
-        if found.is_none() && (store.head != Position::START || note == Note::Damaged) {
+        let is_missed = note == Note::Damaged || store.head != Position::START;
+        if !matches!(note, Note::Valid(..)) && is_missed {
             return Err(OpenError::AnchorLost { path: anchor_path, events: store.head.sequence });
         }
-        if let Some(anchor) = found {
+        if let Some(anchor) = store.found {
             check_end(&anchor, &store.head)?;
         }
         Ok(store)
     }
 
-    /// Where the log ends. A last segment that holds nothing is left over from a start that a crash cut short.
+    /// Where the log ends. A last segment that the anchor does not reach and that holds nothing, or does not open, is
+    /// what a crash left of a rotation: the log goes on in the one before.
     fn find_head(&mut self) -> Result<Position, OpenError> {
+        let anchored = self.found.map_or(0, |anchor| anchor.position.sequence);
         while let Some(first) = self.segments.last().copied() {
             let head = self.closed.segment(first).and_then(Segment::head);
-            match head.map_err(|error| self.open_error(error))? {
-                Some(head) => return Ok(head),
-                None if self.segments.len() == 1 => return Ok(Position::START),
-                None => drop(self.segments.pop()),
+            let is_reached = first <= anchored;
+            match head {
+                Ok(Some(head)) => return Ok(head),
+                Err(SegmentError::Damaged(_)) if !is_reached && self.precedes(first)? => {}
+                Err(error) => return Err(self.open_error(error)),
+                Ok(None) if self.segments.len() == 1 => return Ok(Position::START),
+                Ok(None) => {}
             }
+            self.closed.forget(first);
+            self.leftovers.push(first);
+            self.segments.pop();
         }
         Ok(Position::START)
+    }
+
+    /// Whether the segment before the one that begins with `first` ends just before it; so does an empty log before 1.
+    fn precedes(&mut self, first: u64) -> Result<bool, OpenError> {
+        let Some(before) = self.segments.iter().rev().nth(1).copied() else { return Ok(first == 1) };
+        let head = self.closed.segment(before).and_then(Segment::head);
+        let head = head.map_err(|error| self.open_error(error))?;
+        Ok(head.is_some_and(|head| head.sequence + 1 == first))
     }
 
     /// What a segment that does not open means: nothing from its first event on can be had, as far as is known.
     fn open_error(&self, error: SegmentError) -> OpenError {
         match error {
-            SegmentError::Io(source) => OpenError::Io { path: self.dir.clone(), source },
+            SegmentError::Io(cause) => OpenError::Io { path: self.dir.clone(), cause },
             SegmentError::Stalled => OpenError::Stalled(error.to_string()),
             SegmentError::Damaged(reason) => {
                 let first_broken = self.segments.last().copied().unwrap_or(1);

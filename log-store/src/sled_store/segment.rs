@@ -2,11 +2,12 @@
 //!
 //! The points are those of docs/DURABILITY.md, where each is argued with the failure that taught it.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Once, mpsc};
 use std::time::Duration;
 
 use crate::store::{Position, StoredBatch};
@@ -58,6 +59,7 @@ impl std::fmt::Display for SegmentError {
 fn from_sled(error: sled::Error) -> SegmentError {
     match error {
         sled::Error::Io(error) => SegmentError::Io(error),
+        sled::Error::Corruption { .. } => SegmentError::Damaged("a checksum in it does not match".to_owned()),
         other => SegmentError::Damaged(first_line(&other.to_string())),
     }
 }
@@ -66,9 +68,27 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
+/// Set once, so that what a panic inside sled says goes into the error, not to the terminal as well.
+static QUIET: Once = Once::new();
+
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs a call into sled; a panic on damaged data becomes an error (point 7).
 fn guarded<R>(call: impl FnOnce() -> Result<R, sled::Error>) -> Result<R, SegmentError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    QUIET.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_GUARDED.get() {
+                told(info);
+            }
+        }));
+    });
+    let was_guarded = IS_GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IS_GUARDED.set(was_guarded);
+    match result {
         Ok(result) => result.map_err(from_sled),
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str);

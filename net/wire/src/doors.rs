@@ -44,7 +44,7 @@ pub trait Validate: 'static {
     /// Every client, for callers with the admin right somewhere; `None` without it.
     fn clients(&self, caller: &Caller) -> Option<Vec<ClientInfo>>;
 
-    /// Counters and histograms of the whole server as JSON, for callers with the audit right somewhere; `None`
+    /// Counters and histograms of the whole server as JSON, for callers with the audit right everywhere; `None`
     /// without it.
     fn stats(&self, caller: &Caller) -> Option<String>;
 }

@@ -225,7 +225,7 @@ impl State {
 
     /// What a client is told of a token that it can know nothing about.
     pub(super) fn unknown_to(&self, actor: ClientNo) -> Verdict {
-        if self.caller(actor).may_somewhere(Rights::INSPECT) { Verdict::Unknown } else { Verdict::Denied }
+        if self.caller(actor).inspects_all_it_validates() { Verdict::Unknown } else { Verdict::Denied }
     }
 
     pub(super) fn uses_left(&self, known: &super::Known<'_>) -> u32 {
