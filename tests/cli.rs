@@ -34,7 +34,7 @@ fn the_worked_example_does_what_the_readme_says() {
     assert_eq!(validate(&["--action", "read", "--resource", "journal/42"]), 0);
     assert_eq!(validate(&["--action", "read", "--resource", "journal/43"]), 1);
     let revoked = run(data, &["revoke", "--subject", "alice"], "");
-    assert!(words(&revoked).contains("revoked 1 tokens"), "{}", words(&revoked));
+    assert!(words(&revoked).contains("revoked 1 token"), "{}", words(&revoked));
     assert_eq!(validate(&[]), 1);
     let while_it_runs = run(data, &["log", "verify"], "");
     assert_eq!(code(&while_it_runs), 0, "{}", words(&while_it_runs));
@@ -45,11 +45,19 @@ fn the_worked_example_does_what_the_readme_says() {
     let offline = run(data, &["log", "verify"], "");
     assert_eq!((code(&offline), offline.stdout), (0, while_it_runs.stdout));
     let shown = run(data, &["log", "show", "--json"], "");
-    assert!(
-        words(&shown).contains("SubjectRevoked") && words(&shown).contains("\"alice\""),
-        "{}",
-        words(&shown)
-    );
+    let events: Vec<serde_json::Value> = String::from_utf8(shown.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let event = |name: &str| events.iter().find(|event| event["event"] == name).unwrap();
+    assert_eq!(event("SubjectRevoked")["fields"]["subject"], "alice");
+    assert_eq!(event("SubjectRevoked")["actor"], "jeton:client:admin");
+    assert_eq!(event("ClaimsInterned")["fields"]["content"]["grants"][0], "comment,read on journal/42");
+    let last = run(data, &["log", "show", "--tail", "1"], "");
+    assert!(words(&last).contains("SubjectRevoked subject=alice"), "{}", words(&last));
+    let some = run(data, &["log", "show", "--limit", "2"], "");
+    assert!(one_line(&some).contains("go on with --from 3"), "{}", words(&some));
 }
 
 #[test]
@@ -199,4 +207,149 @@ fn a_byte_changed_inside_a_stored_event_is_named_by_verify_and_refused_by_serve_
     assert!(words(&serve).contains(message.trim()), "verify: {message}\nserve: {}", words(&serve));
     let still = run(changed.path(), &["log", "verify"], "");
     assert_eq!(words(&still), message, "a refused start leaves the evidence as it is");
+}
+
+#[test]
+fn a_log_that_is_refused_is_repaired_by_name_and_nothing_is_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let server = Server::start(data);
+    let token = String::from_utf8(run(data, &["issue", "--subject", "alice"], "").stdout).unwrap();
+    assert_eq!(code(&run(data, &["revoke", "--subject", "alice"], "")), 0);
+    server.terminate();
+    std::fs::remove_file(data.join("log/anchor")).unwrap();
+    let refused = run(data, &["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(code(&refused), 2);
+    assert!(one_line(&refused).contains("jeton log repair"), "{}", words(&refused));
+    let told = run(data, &["log", "repair", "--json"], "");
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&told["repaired"], &told["broken"]), (&false.into(), &serde_json::Value::Null));
+    assert_eq!(code(&run(data, &["log", "verify"], "")), 2, "nothing was done yet");
+    let repaired = run(data, &["log", "repair", "--accept-loss"], "");
+    assert_eq!(code(&repaired), 0, "{}", words(&repaired));
+    assert!(data.join("log.damaged-1").is_dir());
+    let _server = Server::start(data);
+    assert_eq!(code(&run(data, &["validate", "-"], &token)), 1, "the revoke is still there");
+}
+
+#[test]
+fn a_log_elsewhere_is_never_answered_for_by_the_one_here() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Server::start(here.path()).terminate();
+    let server = Server::start(there.path());
+    let identity = there.path().join("identities/admin");
+    let address = server.address.to_string();
+    let verify = |json: &[&str]| {
+        let arguments = ["log", "verify", "--connect", &address, "--identity", identity.to_str().unwrap()];
+        run(here.path(), &[&arguments, json].concat(), "")
+    };
+    let remote: serde_json::Value = serde_json::from_slice(&verify(&["--json"]).stdout).unwrap();
+    let local = run(here.path(), &["log", "verify", "--json"], "");
+    let local: serde_json::Value = serde_json::from_slice(&local.stdout).unwrap();
+    assert_ne!(remote["log"], local["log"]);
+    server.kill9();
+    assert_eq!(code(&verify(&[])), 2);
+}
+
+#[test]
+fn an_identity_is_not_replaced_unasked_and_sees_what_it_administers() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let no_authority = run(data, &["identity", "create", "shop"], "");
+    assert!(one_line(&no_authority).contains("no development authority"), "{}", words(&no_authority));
+    let _server = Server::start(data);
+    for arguments in [
+        &["tenant", "acme"][..],
+        &["identity", "create", "shop", "--rights", "admin,validate", "--tenant", "acme"],
+        &["identity", "create", "door", "--rights", "validate", "--tenant", "acme"],
+        &["identity", "create", "nobody"],
+    ] {
+        assert_eq!(code(&run(data, arguments, "")), 0, "{arguments:?}");
+    }
+    let again = run(data, &["identity", "create", "shop"], "");
+    assert_eq!(code(&again), 2);
+    assert!(one_line(&again).contains("--force"), "{}", words(&again));
+    assert_eq!(code(&run(data, &["identity", "create", "nobody", "--force"], "")), 0);
+    let list = |who: &str| {
+        let identity = data.join("identities").join(who);
+        words(&run(data, &["identity", "list", "--identity", identity.to_str().unwrap()], ""))
+    };
+    assert!(list("admin").contains("jeton:client:admin  *: issue"), "{}", list("admin"));
+    assert!(list("shop").contains("jeton:client:door  acme: validate"), "{}", list("shop"));
+    assert!(!list("shop").contains("jeton:client:admin"), "{}", list("shop"));
+    let token = String::from_utf8(run(data, &["issue", "--subject", "x"], "").stdout).unwrap();
+    let nobody = data.join("identities/nobody");
+    let asked = run(data, &["validate", "-", "--identity", nobody.to_str().unwrap()], &token);
+    assert_eq!(code(&asked), 2, "a missing right is no denial: {}", words(&asked));
+    let withdrawn = ["identity", "withdraw", "jeton:client:door", "--rights", "validate", "--tenant", "acme"];
+    assert!(words(&run(data, &withdrawn, "")).contains("none"));
+}
+
+#[test]
+fn more_subjects_than_one_command_takes_are_issued_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    let subjects: Vec<String> = (0..300).map(|at| format!("s{at}")).collect();
+    let mut arguments = vec!["issue"];
+    subjects.iter().for_each(|subject| arguments.extend(["--subject", subject]));
+    let issued = run(dir.path(), &arguments, "");
+    assert_eq!(String::from_utf8(issued.stdout).unwrap().lines().count(), 300);
+    assert_eq!(code(&run(dir.path(), &["issue", "--subject", "x", "--uses", "0"], "")), 2);
+    let token = String::from_utf8(run(dir.path(), &["issue", "--subject", "x"], "").stdout).unwrap();
+    let renewed = run(dir.path(), &["renew", "-", "--ttl", "0"], &token);
+    assert_eq!(code(&renewed), 2, "out of range is a mistake, not a denial");
+    assert_eq!(code(&run(dir.path(), &["renew", "-"], &token)), 1, "not renewable is a denial");
+}
+
+#[test]
+fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = std::process::Command::new(jeton_tests::jeton())
+        .args(["demo", "--json"])
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&demo), 0, "{}", words(&demo));
+    let report: serde_json::Value = serde_json::from_slice(&demo.stdout).unwrap();
+    assert_eq!(report["issued"], 200_000);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_load_generator_checks_every_reply_and_reports_in_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let load = |more: &[&str]| {
+        std::process::Command::new(jeton_tests::jeton_load())
+            .args([
+                "run",
+                "--json",
+                "--tokens",
+                "2000",
+                "--duration",
+                "2s",
+                "--warm-up",
+                "0s",
+                "--connections",
+                "3",
+            ])
+            .args(more)
+            .env("JETON_DATA", dir.path())
+            .output()
+            .unwrap()
+    };
+    let file = dir.path().join("tokens");
+    std::fs::write(&file, "not secret").unwrap();
+    let ran = load(&["--token-file", file.to_str().unwrap()]);
+    assert_eq!(code(&ran), 0, "{}", words(&ran));
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&report["wrong_replies"], &report["errors"]), (&0.into(), &0.into()), "{report}");
+    assert!(report["tokens_per_s"].as_f64().unwrap() > 0.0);
+    let metadata = std::fs::metadata(&file).unwrap();
+    assert_eq!(metadata.len(), 2_000 * 32);
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o600);
+    server.kill9();
+    let nobody = load(&[]);
+    assert_eq!(code(&nobody), 2);
+    assert_eq!(String::from_utf8(nobody.stderr).unwrap().trim().lines().count(), 1);
 }

@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use jeton_client::{
     Check, Client, Consistency, Error, Rejection, RevokeTarget, Rights, Sequence, Token, Verdict,
 };
+use jeton_core::command::Command;
 use jeton_core::numbers::Partition;
 use jeton_core::recovery::Replay;
 use jeton_core::state::StateConfig;
-use jeton_tests::{Server, issue_for, name, run};
+use jeton_tests::{PATIENCE, Server, issue_for, name, run};
+use jeton_wire::request::{Hello, Request, encode_validate};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 async fn verdict(client: &Client, token: &Token) -> Verdict {
     client.validate(token, &Check::live()).await.unwrap().verdict
@@ -121,8 +125,104 @@ async fn rights_decide_on_every_request_what_a_client_may_do_and_learn() {
     // Withdrawn in mid-connection.
     let live = one(&admin, |_| {}).await;
     assert_eq!(verdict(&shop, &live).await, Verdict::Valid);
+    admin.grant_rights(name("jeton:client:shop"), name("acme"), Rights::VALIDATE).await.unwrap();
+    assert_eq!(verdict(&shop, &hidden).await, Verdict::Valid);
     admin.withdraw_rights(name("jeton:client:shop"), name("default"), Rights::VALIDATE).await.unwrap();
     assert_eq!(verdict(&shop, &live).await, Verdict::Denied);
+    admin.withdraw_rights(name("jeton:client:shop"), name("acme"), Rights::VALIDATE).await.unwrap();
+    let nowhere = shop.validate(&live, &Check::live()).await.unwrap_err();
+    assert_eq!(
+        nowhere,
+        Error::NotAllowed,
+        "a client without the right anywhere is not told that tokens are dead"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_server_takes_is_refused_before_it_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let admin = server.admin().await;
+    let crowd = vec!["x"; 257];
+    let refused = admin.issue(issue_for(&crowd), None).await.unwrap_err();
+    assert_eq!(refused, Error::Rejected(Rejection::OutOfRange(jeton_core::outcome::FieldName::Subjects)));
+    let long: Vec<String> = (0..256).map(|at| format!("{at:0>255}")).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let refused = admin.issue(issue_for(&long), None).await.unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { .. }), "{refused:?}");
+    let token = one(&admin, |_| {}).await;
+    let nobody = Check::live().for_audience(&"x".repeat(70_000));
+    assert!(matches!(admin.validate(&token, &nobody).await, Err(Error::Audience { .. })));
+    assert_eq!(verdict(&admin, &token).await, Verdict::Valid, "the connection is as good as before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_a_stream_for_each_request_goes_on_for_ever() {
+    // More streams than are allowed at a time: each has to end before another can begin.
+    const STREAMS: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let token = one(&server.admin().await, |_| {}).await;
+    let connection = raw_connection(&server).await;
+    let mut first = true;
+    for id in 0..STREAMS {
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        let mut frames = Vec::new();
+        if std::mem::take(&mut first) {
+            let hello = Hello { version_min: 1, version_max: 1, features: 0 };
+            Request::Hello(hello).encode(1_000, &mut frames);
+        }
+        let command = Command::Revoke(RevokeTarget::Id(token.id));
+        Request::Write { key: None, command }.encode(id, &mut frames);
+        send.write_all(&frames).await.unwrap();
+        send.finish().unwrap();
+        let answered = tokio::time::timeout(PATIENCE, receive.read_to_end(1 << 20)).await;
+        assert!(!answered.expect("the server ends the stream").unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_its_time_to_read_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let connection = raw_connection(&server).await;
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    let mut frames = Vec::new();
+    Request::Hello(Hello { version_min: 1, version_max: 1, features: 0 }).encode(0, &mut frames);
+    for id in 1..=600 {
+        encode_validate(id, &[[7; 32]; 1_000], &[], None, Sequence(0), true, &mut frames);
+    }
+    let sending = tokio::spawn(async move {
+        send.write_all(&frames).await.unwrap();
+        send.finish().unwrap();
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await; // longer than a request may take to arrive
+    let answers = tokio::time::timeout(PATIENCE, receive.read_to_end(1 << 26)).await.unwrap().unwrap();
+    sending.await.unwrap();
+    assert!(answers.len() > 600 * 16_000, "every request is answered: {} bytes", answers.len());
+}
+
+/// A connection of quinn's own, for what the client library does not do.
+async fn raw_connection(server: &Server) -> quinn::Connection {
+    let dir = server.data.join("identities/admin");
+    let pem = |file: &str| std::fs::read(dir.join(file)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&pem("ca.pem")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(&pem("client.pem")).unwrap()],
+            PrivateKeyDer::from_pem_slice(&pem("client.key")).unwrap(),
+        )
+        .unwrap();
+    tls.alpn_protocols = vec![jeton_wire::ALPN.to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(std::sync::Arc::new(crypto)));
+    endpoint.connect(server.address, "jeton").unwrap().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

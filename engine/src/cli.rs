@@ -27,7 +27,10 @@ enum Ending {
 
 /// Jeton: opaque tokens, issued once, validated millions of times a second, dead at once when revoked.
 #[derive(Debug, Parser)]
-#[command(name = "jeton", version, about, max_term_width = 110)]
+#[command(name = "jeton", version, max_term_width = 110)]
+#[command(
+    after_help = "Exit codes: 0 done, or valid; 1 denied; 2 usage or server error, with a line that says which."
+)]
 pub struct Arguments {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
@@ -106,8 +109,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Ending> {
         }),
         Command::Demo(demo) => demo.run(json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut std::io::stdout());
-            Ok(Ending::Done)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut script);
+            output::print_text(&String::from_utf8(script)?)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
+use jeton_core::claims::Name;
 use serde::{Deserialize, Serialize};
 
 /// Where a server listens unless told otherwise.
@@ -37,6 +38,8 @@ pub struct ServerConfig {
     pub space_hard_mib: u64,
     /// How many hours the wall clock may be ahead of the last event before it is doubted.
     pub clock_jump_max_hours: u64,
+    /// The identity that a new log gives every right: the URI SAN of the first administrator's certificate.
+    pub admin: String,
     /// Whether the network carries jumbo frames.
     pub large_datagrams: bool,
 }
@@ -52,9 +55,10 @@ impl Default for ServerConfig {
             connections_max: 16_384,
             allow_development_authority: false,
             segment_mib: 256,
-            space_reserve_mib: 128,
+            space_reserve_mib: 384,
             space_hard_mib: 16,
-            clock_jump_max_hours: 366 * 24,
+            clock_jump_max_hours: 30 * 24,
+            admin: crate::credentials::ADMIN.to_owned(),
             large_datagrams: false,
         }
     }
@@ -82,8 +86,8 @@ impl ServerConfig {
             }
             figment = figment.merge(Toml::file_exact(file));
         }
-        // What the client commands read is not the server's.
-        let env = Env::prefixed("JETON_").ignore(&["connect", "identity", "log"]);
+        // Others put variables there too: the client commands, and Kubernetes for a service of that name.
+        let env = Env::prefixed("JETON_").filter(|key| is_setting(key.as_str()));
         let config: Self = figment
             .merge(env)
             .merge(Serialized::defaults(flags))
@@ -104,6 +108,10 @@ impl ServerConfig {
             (self.tokens_max < i32::MAX as u32, "tokens_max: below 2^31 - 1"),
             (self.tokens_initial <= self.tokens_max as usize, "tokens_initial: it cannot exceed tokens_max"),
             (self.connections_max >= 1, "connections_max: at least 1"),
+            (
+                self.admin.parse::<Name>().is_ok(),
+                "admin: an identity has 1 to 255 bytes, none of them a control",
+            ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(rule.to_owned()),
@@ -117,8 +125,8 @@ impl ServerConfig {
         let cores = self.cores.map_or_else(|| "# cores = 2".to_owned(), |cores| format!("cores = {cores}"));
         let data = toml_text(&self.data.to_string_lossy());
         format!(
-            "# Jeton server. Each setting can also be given as JETON_<NAME> in the environment, or as a flag;\n\
-             # a flag wins over the environment, the environment over this file.\n\n\
+            "# Jeton server. Each setting can also be given in the environment as JETON_<NAME>, and some as flags\n\
+             # (jeton serve --help); a flag wins over the environment, the environment over this file.\n\n\
              # Where to listen (UDP). Other than loopback needs an authority of your own, or\n\
              # allow_development_authority.\n\
              listen = \"{}\"\n\
@@ -131,6 +139,8 @@ impl ServerConfig {
              tokens_max = {}\n\n\
              # Connections on each core.\n\
              connections_max = {}\n\
+             # Who gets every right in a new log: the URI SAN of the first administrator's certificate.\n\
+             admin = {}\n\
              # Listen beyond loopback with the development authority.\n\
              allow_development_authority = {}\n\
              # Datagrams of up to 8,900 bytes: for networks with jumbo frames.\n\
@@ -145,6 +155,7 @@ impl ServerConfig {
             self.tokens_initial,
             self.tokens_max,
             self.connections_max,
+            toml_text(&self.admin),
             self.allow_development_authority,
             self.large_datagrams,
             self.segment_mib,
@@ -153,6 +164,12 @@ impl ServerConfig {
             self.clock_jump_max_hours,
         )
     }
+}
+
+/// Whether a setting has this name, in whatever case.
+fn is_setting(name: &str) -> bool {
+    let settings = serde_json::to_value(ServerConfig::default()).expect("settings are plain values");
+    settings.as_object().is_some_and(|settings| settings.contains_key(&name.to_ascii_lowercase()))
 }
 
 /// A TOML basic string.

@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use jeton_net::identity::not_after_s;
 use jeton_net::tls::Credentials;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -25,19 +26,22 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 pub const SERVER_NAME: &str = "jeton";
 /// The identity of the first client.
 pub const ADMIN: &str = "jeton:client:admin";
-/// How long development certificates hold, in days.
+/// How long certificates of the development authority hold, and the authority itself, in days.
 const VALID_DAYS: i64 = 365;
+const AUTHORITY_VALID_DAYS: i64 = 10 * 365;
+/// A server's certificate is renewed, or warned of, when it holds for fewer days than this.
+pub const RENEW_DAYS: i64 = 30;
 
 /// Why certificates cannot be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A file.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {cause}", path = path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Making one.
     #[error("a certificate cannot be made: {0}")]
@@ -49,6 +53,18 @@ pub enum CredentialsError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// There is an identity of that name already.
+    #[error("{path} exists: its key would be replaced; say --force to do that", path = path.display())]
+    Exists {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// There is no authority to sign with.
+    #[error("{path} does not exist: this data directory has no development authority; `jeton serve` makes one", path = path.display())]
+    NoAuthority {
+        /// The authority's key.
+        path: PathBuf,
     },
     /// A client's short name.
     #[error("'{0}' cannot name an identity: letters, digits, '-', '_' and '.' can, and 'server' is taken")]
@@ -62,7 +78,7 @@ pub struct Identities {
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> CredentialsError + '_ {
-    move |source| CredentialsError::Io { path: path.to_owned(), source }
+    move |cause| CredentialsError::Io { path: path.to_owned(), cause }
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
@@ -77,10 +93,10 @@ fn write_private(path: &Path, content: &str) -> Result<(), CredentialsError> {
     write().map_err(io_at(path))
 }
 
-fn dated(params: &mut CertificateParams, common_name: &str) {
+fn dated(params: &mut CertificateParams, common_name: &str, valid_days: i64) {
     let now = time::OffsetDateTime::now_utc();
     params.not_before = now - time::Duration::days(1);
-    params.not_after = now + time::Duration::days(VALID_DAYS);
+    params.not_after = now + time::Duration::days(valid_days);
     params.distinguished_name.push(DnType::CommonName, common_name);
 }
 
@@ -95,6 +111,12 @@ impl Identities {
     #[must_use]
     pub fn client_dir(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Whether the authority is one that a first start made: its key lies here.
+    #[must_use]
+    pub fn is_development(&self) -> bool {
+        self.dir.join("ca.key").exists()
     }
 
     /// Makes the authority, the server's certificate and the first client's, unless they are there. Returns whether
@@ -112,14 +134,42 @@ impl Identities {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        dated(&mut params, "jeton development authority");
+        dated(&mut params, "jeton development authority", AUTHORITY_VALID_DAYS);
         let certificate = params.self_signed(&key)?;
         write_private(&self.dir.join("ca.key"), &key.serialize_pem())?;
-        self.sign_server(&Issuer::new(params, key))?;
+        let issuer = Issuer::new(params, key);
+        self.sign_server(&issuer)?;
+        self.sign_client("admin", &issuer, &certificate.pem())?;
         // Last of all: a start that was cut short begins anew.
         write_private(&authority, &certificate.pem())?;
-        self.create_client("admin")?;
         Ok(true)
+    }
+
+    /// Renews the server's certificate if it is the development authority's and about to expire. Returns the days that
+    /// it, and the authority, still hold.
+    ///
+    /// # Errors
+    /// [`CredentialsError`].
+    pub fn renew_server(&self) -> Result<[i64; 2], CredentialsError> {
+        let path = self.dir.join("server/server.pem");
+        let mut days = [days_left(&path)?, days_left(&self.dir.join("ca.pem"))?];
+        if self.is_development() && days[0] < RENEW_DAYS && days[1] > days[0] {
+            self.sign_server(&self.issuer()?.0)?;
+            days[0] = days_left(&path)?;
+        }
+        Ok(days)
+    }
+
+    /// The authority, to sign with, and its certificate.
+    fn issuer(&self) -> Result<(Issuer<'static, KeyPair>, String), CredentialsError> {
+        let key = self.dir.join("ca.key");
+        if !key.exists() {
+            return Err(CredentialsError::NoAuthority { path: key });
+        }
+        let read = |path: &Path| fs::read_to_string(path).map_err(io_at(path));
+        let authority = read(&self.dir.join("ca.pem"))?;
+        let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&read(&key)?)?)?;
+        Ok((issuer, authority))
     }
 
     fn sign_server(&self, issuer: &Issuer<'_, KeyPair>) -> Result<(), CredentialsError> {
@@ -128,17 +178,18 @@ impl Identities {
         let names = [SERVER_NAME, "localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        dated(&mut params, SERVER_NAME);
+        dated(&mut params, SERVER_NAME, VALID_DAYS);
         let key = KeyPair::generate()?;
         write_private(&dir.join("server.pem"), &params.signed_by(&key, issuer)?.pem())?;
         write_private(&dir.join("server.key"), &key.serialize_pem())
     }
 
-    /// Makes a certificate for a client; its identity is `jeton:client:<name>`. Returns identity and folder.
+    /// Makes a certificate for a client; its identity is `jeton:client:<name>`. Returns identity and folder. One that is
+    /// there is replaced only if `replace` says so.
     ///
     /// # Errors
     /// [`CredentialsError`].
-    pub fn create_client(&self, name: &str) -> Result<(String, PathBuf), CredentialsError> {
+    pub fn create_client(&self, name: &str, replace: bool) -> Result<(String, PathBuf), CredentialsError> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty()
             || name.len() > 100
@@ -148,23 +199,31 @@ impl Identities {
         {
             return Err(CredentialsError::Name(name.to_owned()));
         }
-        let read = |file: &str| {
-            let path = self.dir.join(file);
-            fs::read_to_string(&path).map_err(io_at(&path))
-        };
-        let authority = read("ca.pem")?;
-        let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&read("ca.key")?)?)?;
+        let (issuer, authority) = self.issuer()?;
+        let dir = self.client_dir(name);
+        if dir.join("client.key").exists() && !replace {
+            return Err(CredentialsError::Exists { path: dir });
+        }
+        self.sign_client(name, &issuer, &authority)
+    }
+
+    fn sign_client(
+        &self,
+        name: &str,
+        issuer: &Issuer<'_, KeyPair>,
+        authority: &str,
+    ) -> Result<(String, PathBuf), CredentialsError> {
         let identity = format!("jeton:client:{name}");
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        dated(&mut params, name);
+        dated(&mut params, name, VALID_DAYS);
         let key = KeyPair::generate()?;
         let dir = self.client_dir(name);
         fs::create_dir_all(&dir).map_err(io_at(&dir))?;
         write_private(&dir.join("client.key"), &key.serialize_pem())?;
-        write_private(&dir.join("client.pem"), &params.signed_by(&key, &issuer)?.pem())?;
-        write_private(&dir.join("ca.pem"), &authority)?;
+        write_private(&dir.join("client.pem"), &params.signed_by(&key, issuer)?.pem())?;
+        write_private(&dir.join("ca.pem"), authority)?;
         Ok((identity, dir))
     }
 
@@ -198,6 +257,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Credentials
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let all = all.map_err(|error| unusable(error.to_string()))?;
     if all.is_empty() { Err(unusable("there is none in it".to_owned())) } else { Ok(all) }
+}
+
+/// Days until the certificate in a file expires; negative if it has.
+fn days_left(path: &Path) -> Result<i64, CredentialsError> {
+    let unusable = |reason: String| CredentialsError::Unusable { path: path.to_owned(), reason };
+    let chain = certificates(path)?;
+    let own = chain.first().ok_or_else(|| unusable("there is none in it".to_owned()))?;
+    let not_after_s = not_after_s(own).map_err(|error| unusable(error.to_string()))?;
+    let left_s =
+        i64::try_from(not_after_s).unwrap_or(i64::MAX) - time::OffsetDateTime::now_utc().unix_timestamp();
+    Ok(left_s.div_euclid(24 * 60 * 60))
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {

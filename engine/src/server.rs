@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use jeton_core::state::StateConfig;
-use jeton_log_store::{Options, SledStore};
+use jeton_log_store::{DataLock, Options, SledStore};
 use jeton_net::driver::{DriverConfig, Limits};
 use jeton_net::server::{ReplyQueue, Server, ShardCounters};
 use jeton_net::shard::{ShardParts, Shards, StartError, available_cpus, check_memlock, huge_pages};
@@ -14,7 +16,7 @@ use jeton_net::socket::{BindError, bind_shards};
 use jeton_net::tls::{TlsError, server_config};
 
 use crate::config::ServerConfig;
-use crate::credentials::{ADMIN, CredentialsError, Identities};
+use crate::credentials::{CredentialsError, Identities, RENEW_DAYS};
 use crate::engine::{Engine, EngineConfig, OpenError, StopError};
 
 /// What a running server leaves in its data directory, for the client commands on the same machine.
@@ -24,12 +26,12 @@ pub const RUNNING_FILE: &str = "server.json";
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The data directory.
-    #[error("the data directory {path} cannot be used: {source}; make it writable for this user, or choose another with --data", path = path.display())]
+    #[error("the data directory {path} cannot be used: {cause}; make it a directory that this user can write to, or choose another with --data", path = path.display())]
     Data {
         /// Which.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The log's store.
     #[error(transparent)]
@@ -51,8 +53,8 @@ pub enum ServeError {
     Bind(#[from] BindError),
     /// The development authority is for one machine.
     #[error(
-        "{0} is no loopback address, and the certificates are those of the development authority: replace them, or \
-         say --allow-development-authority"
+        "{0} is no loopback address, and the authority's key lies beside the log (identities/ca.key), as a development \
+         authority's does: keep the key elsewhere, or say --allow-development-authority"
     )]
     DevelopmentAuthority(SocketAddr),
     /// A shard.
@@ -87,10 +89,10 @@ pub fn store_options(config: &ServerConfig) -> Options {
     }
 }
 
-fn open_engine(config: &ServerConfig, accept_clock: bool) -> Result<Engine, ServeError> {
+fn open_engine(lock: DataLock, config: &ServerConfig, accept_clock: bool) -> Result<Engine, ServeError> {
     let mut new_log_id = [0; 16];
     getrandom::fill(&mut new_log_id).map_err(|error| ServeError::Entropy(error.to_string()))?;
-    let store = SledStore::open(&config.data, store_options(config), new_log_id)?;
+    let store = SledStore::open_locked(lock, &config.data, store_options(config), new_log_id)?;
     let engine_config = EngineConfig {
         state: StateConfig {
             tokens_initial: config.tokens_initial,
@@ -100,14 +102,16 @@ fn open_engine(config: &ServerConfig, accept_clock: bool) -> Result<Engine, Serv
         clock_jump_max_ms: config.clock_jump_max_hours.saturating_mul(3_600_000),
         accept_clock,
     };
-    Ok(Engine::open(Box::new(store), engine_config, ADMIN)?)
+    Ok(Engine::open(Box::new(store), engine_config, &config.admin)?)
 }
 
 fn prepare_data(path: &Path) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Data { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(failed)?;
-    let probe = path.join(".writable");
-    fs::write(&probe, []).and_then(|()| fs::remove_file(&probe)).map_err(failed)
+    let failed = |cause| ServeError::Data { path: path.to_owned(), cause };
+    // Names of people lie in the log.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let probe = tempfile::tempfile_in(path).map_err(failed)?;
+    drop(probe);
+    Ok(())
 }
 
 impl RunningServer {
@@ -117,6 +121,7 @@ impl RunningServer {
     /// [`ServeError`]; nothing is left running.
     pub fn start(config: &ServerConfig, accept_clock: bool) -> Result<Self, ServeError> {
         prepare_data(&config.data)?;
+        let lock = DataLock::take(&config.data)?;
         let cpus = available_cpus(config.cores)?;
         check_memlock(cpus.len())?;
         if !huge_pages() {
@@ -127,8 +132,14 @@ impl RunningServer {
         }
         let identities = Identities::of(&config.data);
         let created = identities.create_missing()?;
-        if !config.listen.ip().is_loopback() && !config.allow_development_authority {
+        let is_open = !config.listen.ip().is_loopback();
+        if is_open && identities.is_development() && !config.allow_development_authority {
             return Err(ServeError::DevelopmentAuthority(config.listen));
+        }
+        for (what, days) in ["server", "authority"].into_iter().zip(identities.renew_server()?) {
+            if days < RENEW_DAYS {
+                tracing::warn!(days, "the {what}'s certificate is about to expire, or has: replace it");
+            }
         }
         let credentials = identities.server()?;
         // From the server's key: the same after a restart, and nobody else's.
@@ -137,8 +148,8 @@ impl RunningServer {
         let tls = Arc::new(server_config(credentials)?);
         let sockets = bind_shards(config.listen, cpus.len())?;
         let address = sockets.first().map_or(Ok(config.listen), jeton_net::socket::Socket::local_addr);
-        let address = address.map_err(|source| BindError::Other { address: config.listen, source })?;
-        let engine = open_engine(config, accept_clock)?;
+        let address = address.map_err(|cause| BindError::Other { address: config.listen, cause })?;
+        let engine = open_engine(lock, config, accept_clock)?;
 
         let shard_count = u8::try_from(cpus.len()).unwrap_or(u8::MAX);
         let limits = Limits { connections_max: config.connections_max, ..Limits::default() };
@@ -153,12 +164,34 @@ impl RunningServer {
             };
             ShardParts { cpu, socket, driver }
         });
-        let shards = start_shards(&engine, parts.collect())?;
         let running_file = config.data.join(RUNNING_FILE);
-        let note = serde_json::json!({ "address": address, "pid": std::process::id() }).to_string();
-        fs::write(&running_file, note)
-            .map_err(|source| ServeError::Data { path: running_file.clone(), source })?;
-        Ok(Self { engine, shards, address, running_file, created })
+        let shards = start_shards(&engine, parts.collect())?;
+        let server = Self { engine, shards, address, running_file, created };
+        match fs::write(&server.running_file, server.note()) {
+            Ok(()) => Ok(server),
+            Err(cause) => {
+                let path = server.running_file.clone();
+                let _ = server.stop();
+                Err(ServeError::Data { path, cause })
+            }
+        }
+    }
+
+    /// Where clients on this machine find it.
+    fn note(&self) -> String {
+        let ip = match self.address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        let address = SocketAddr::new(ip, self.address.port());
+        serde_json::json!({ "address": address, "pid": std::process::id() }).to_string()
+    }
+
+    /// Gets a word once a shard has ended before it was told to: the server is to be stopped.
+    #[must_use]
+    pub fn failed(&self) -> Receiver<()> {
+        self.shards.ended()
     }
 
     /// Where it listens.

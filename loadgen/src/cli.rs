@@ -53,7 +53,7 @@ pub(crate) struct Run {
     /// The server's process, to measure its CPU time and memory; that of the data directory if not given.
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
-    /// Where the tokens go; a temporary file if not given.
+    /// Save the tokens here once they are issued, 32 bytes each by position, readable by you alone.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Print the report as JSON.
@@ -89,9 +89,12 @@ impl Mix {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = text.strip_suffix('s').unwrap_or(text);
-    let seconds: u64 =
-        seconds.parse().map_err(|_| "a duration is a number of seconds, such as 10s".to_owned())?;
+    let (number, unit_s) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u64 = number.parse().map_err(|_| "a duration is written 10s or 2m".to_owned())?;
+    let seconds = number.saturating_mul(unit_s);
     if seconds <= 3_600 { Ok(Duration::from_secs(seconds)) } else { Err("at most an hour".to_owned()) }
 }
 
@@ -119,6 +122,7 @@ mod tests {
     #[test]
     fn durations_are_seconds() {
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert!(duration("10m").is_err() && duration("99999").is_err());
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("61m").is_err() && duration("99999").is_err() && duration("1h").is_err());
     }
 }

@@ -95,7 +95,7 @@ impl Links {
             match event {
                 DriverEvent::Connected(conn) => self.greet(conn)?,
                 DriverEvent::Readable(conn, stream) => self.read(conn, stream, &mut take)?,
-                DriverEvent::Writable(..) => {}
+                DriverEvent::Writable(..) | DriverEvent::Stopped(..) => {}
                 DriverEvent::Lost(_, reason) => bail!("a connection was lost: {reason}"),
             }
         }

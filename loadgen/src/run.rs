@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use jeton_core::claims::Claims;
 use jeton_core::command::{Command, ISSUE_TOKENS_MAX, IssueTokens, RevokeTarget};
 use jeton_core::numbers::Sequence;
-use jeton_core::outcome::{Outcome, Reply};
+use jeton_core::outcome::{Outcome, Rejection, Reply};
 use jeton_core::sequencer::FIRST_TENANT;
 use jeton_core::token::TokenId;
 use jeton_wire::request::{Request, encode_validate};
@@ -204,6 +204,19 @@ impl<'a> Loop<'a> {
                 }
                 return;
             }
+            (
+                _,
+                Response::Written {
+                    reply: Reply { result: Err(Rejection::DiskFull | Rejection::ClockInDoubt), .. },
+                    ..
+                },
+            ) => {
+                self.totals.refused += 1;
+                if asked.kind == Kind::Revoke {
+                    self.acknowledge(&asked, false);
+                }
+                return;
+            }
             (Kind::Validate, Response::Answers { answers, .. }) if answers.len() == asked.positions.len() => {
                 for (position, answer) in asked.positions.iter().zip(answers) {
                     if !is_right(planned(*position), answer.verdict, asked.revokes, self.revokes) {
@@ -287,8 +300,13 @@ pub(crate) fn run(config: &Run) -> anyhow::Result<bool> {
     load.totals.reset();
     let (began, own, server) = (Instant::now(), own_cpu(), pid.and_then(cpu_of));
     let ended = load.run(&mut links, began + config.duration);
+    if load.revokes.asked >= load.victims && config.mix.revoke > 0 {
+        eprintln!("jeton-load: every token set aside to be revoked was: the rest of the run had no revokes");
+    }
+    // A server that fell silent is measured up to its last word.
+    let until = if ended.is_ok() { Instant::now() } else { load.heard };
     let report = Report {
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: until.saturating_duration_since(began).as_secs_f64(),
         fill_per_s,
         generator_cpu_s: (own_cpu() - own).as_secs_f64(),
         server_cpu_s: pid.and_then(cpu_of).zip(server).map(|(after, before)| (after - before).as_secs_f64()),

@@ -15,10 +15,10 @@ pub(crate) struct Target {
     #[arg(long, value_name = "DIR", env = "JETON_DATA")]
     data: Option<PathBuf>,
     /// The address of a server anywhere.
-    #[arg(long, value_name = "HOST:PORT", requires = "identity")]
+    #[arg(long, value_name = "HOST:PORT", env = "JETON_CONNECT", requires = "identity")]
     connect: Option<String>,
     /// A folder with ca.pem, client.pem and client.key.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "JETON_IDENTITY")]
     identity: Option<PathBuf>,
 }
 

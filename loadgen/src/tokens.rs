@@ -23,9 +23,13 @@ impl TokenFile {
     pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-        let mut file = file.with_context(|| path.display().to_string())?;
-        file.write_all(&self.map).with_context(|| path.display().to_string())
+        let save = || {
+            // Secrets: a file that others can read is not written to, but replaced.
+            let _ = std::fs::remove_file(path);
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(&self.map)
+        };
+        save().with_context(|| path.display().to_string())
     }
 
     /// The token at a position.

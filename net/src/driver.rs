@@ -65,6 +65,8 @@ pub enum DriverEvent {
     Readable(ConnId, u64),
     /// A stream that was full takes bytes again.
     Writable(ConnId, u64),
+    /// The peer wants nothing more of a stream.
+    Stopped(ConnId, u64),
     /// The connection is gone, with why.
     Lost(ConnId, String),
 }
@@ -96,6 +98,7 @@ struct Conn {
 pub struct Driver {
     endpoint: Endpoint,
     limits: Limits,
+    large_datagrams: bool,
     conns: HashMap<ConnectionHandle, Conn>,
     dirty: VecDeque<ConnectionHandle>,
     timers: BTreeSet<(Instant, ConnectionHandle)>,
@@ -118,10 +121,12 @@ impl Driver {
     /// # Errors
     /// If the TLS configuration is not fit for QUIC.
     pub fn new(config: DriverConfig) -> Result<Self, config::ConfigError> {
+        let large_datagrams = config.large_datagrams;
         let (endpoint, limits) = config.into_endpoint()?;
         Ok(Self {
             endpoint,
             limits,
+            large_datagrams,
             conns: HashMap::new(),
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -146,6 +151,12 @@ impl Driver {
         let identity =
             self.conns.get(&conn.handle()).and_then(|conn| conn.inner.crypto_session().peer_identity());
         identity.and_then(|any| any.downcast().ok()).map(|chain| *chain).unwrap_or_default()
+    }
+
+    /// Whether every stream was ended and every peer has acknowledged all of it.
+    pub fn is_flushed(&mut self) -> bool {
+        let mut open = self.conns.values_mut().filter(|conn| !conn.is_lost);
+        open.all(|conn| conn.inner.streams().send_streams() == 0)
     }
 
     /// The peer's address.
@@ -186,6 +197,12 @@ impl Driver {
             if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
                 self.respond(transmit, response);
             }
+            return;
+        }
+        // Whoever has not shown a certificate yet may not keep out those who have.
+        if self.handshaking >= self.limits.handshakes_max {
+            let transmit = self.endpoint.refuse(incoming, &mut response);
+            self.respond(transmit, response);
             return;
         }
         match self.endpoint.accept(incoming, now, &mut response, None) {
@@ -233,6 +250,11 @@ impl Driver {
         }
     }
 
+    /// Sends at most so many datagrams at a time from now on, if that is fewer than configured.
+    pub fn limit_segments(&mut self, segments_max: usize) {
+        self.limits.segments_max = self.limits.segments_max.min(segments_max.max(1));
+    }
+
     /// No more connections are taken from now on.
     pub fn stop_accepting(&mut self) {
         self.accepts = false;
@@ -260,7 +282,7 @@ impl Driver {
         server_name: &str,
     ) -> Result<ConnId, quinn_proto::ConnectError> {
         let mut config = ClientConfig::new(tls);
-        config.transport_config(Arc::new(client_transport()));
+        config.transport_config(Arc::new(client_transport(self.large_datagrams)));
         let (handle, inner) = self.endpoint.connect(now, config, remote, server_name)?;
         self.add(now, handle, inner);
         Ok(ConnId(handle.0))
@@ -311,6 +333,14 @@ impl Driver {
     pub fn finish(&mut self, conn: ConnId, stream: u64) {
         if let Some((inner, id)) = self.stream(conn, stream) {
             let _ = inner.send_stream(id).finish();
+            self.touch(conn.handle());
+        }
+    }
+
+    /// Gives up the sending side of a stream, with all that was not acknowledged.
+    pub fn reset(&mut self, conn: ConnId, stream: u64) {
+        if let Some((inner, id)) = self.stream(conn, stream) {
+            let _ = inner.send_stream(id).reset(VarInt::from_u32(0));
             self.touch(conn.handle());
         }
     }
@@ -383,6 +413,9 @@ impl Driver {
                 }
                 Event::Stream(StreamEvent::Writable { id: stream }) => {
                     self.events.push_back(DriverEvent::Writable(id, stream.into()));
+                }
+                Event::Stream(StreamEvent::Stopped { id: stream, .. }) => {
+                    self.events.push_back(DriverEvent::Stopped(id, stream.into()));
                 }
                 _ => {}
             }

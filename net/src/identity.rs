@@ -19,7 +19,7 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// It does not parse.
-    #[error("the client certificate does not parse")]
+    #[error("the certificate does not parse")]
     Malformed,
     /// It has no URI, or more than one.
     #[error("a client certificate has exactly one URI among its subject alternative names, not {0}")]
@@ -54,6 +54,15 @@ impl Identity {
         let not_after_s = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
         Ok(Self { name: uri.to_owned(), not_after_s })
     }
+}
+
+/// When a certificate (DER) ends, in seconds since 1970.
+///
+/// # Errors
+/// [`IdentityError::Malformed`].
+pub fn not_after_s(der: &[u8]) -> Result<u64, IdentityError> {
+    let (_, certificate) = parse_x509_certificate(der).map_err(|_| IdentityError::Malformed)?;
+    Ok(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0))
 }
 
 #[cfg(test)]

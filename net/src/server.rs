@@ -1,16 +1,21 @@
 //! The server on a shard: sessions over connections, answered through the doors.
 
+mod client;
 mod counters;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
+use jeton_core::numbers::Sequence;
+use jeton_wire::WireError;
 use jeton_wire::doors::{DoorReply, Submit, Ticket, Validate};
-use jeton_wire::{CloseCode, Session};
+use jeton_wire::{CloseCode, Session, WRITES_IN_FLIGHT_MAX};
 
 pub use counters::{CounterValues, ShardCounters};
+
+use self::client::Client;
 
 use crate::driver::{ConnId, Driver, DriverEvent, Read};
 use crate::identity::Identity;
@@ -18,8 +23,8 @@ use crate::shard::{Bell, Handler};
 
 /// Answers on their way back to a shard.
 pub const REPLIES_MAX: usize = 1 << 17;
-/// Bytes of answers that one stream may leave unread; past that its connection is closed.
-const UNREAD_BYTES_MAX: usize = 2 << 20;
+/// How long a validate that waits for an event of another shard waits at most before it is looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The way back to a shard for the doors: a bounded queue and a bell.
 #[derive(Clone, Debug)]
@@ -57,14 +62,6 @@ impl ReplyQueue {
     }
 }
 
-/// One client's connection.
-struct Client {
-    session: Session,
-    /// Answers that the driver did not take yet, by stream.
-    unsent: HashMap<u64, Vec<u8>>,
-    not_after_s: u64,
-}
-
 /// The handler of one shard.
 pub struct Server<D> {
     doors: D,
@@ -78,12 +75,16 @@ pub struct Server<D> {
     epoch: Instant,
     /// When sessions have to be looked at.
     deadline: Option<Instant>,
-    certificates_checked: Instant,
+    /// Clients with a validate that waits for an event, and how far things were when they were looked at last.
+    waiting: BTreeSet<ConnId>,
+    published_seen: Sequence,
+    looked_around: Instant,
+    is_stopping: bool,
     out: Vec<u8>,
 }
 
-/// How often connections are compared with the end of their certificates.
-const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
+/// How often connections are compared with the end of their certificates, and those that are not read noticed.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 impl<D> std::fmt::Debug for Server<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -104,7 +105,10 @@ impl<D: Validate + Submit> Server<D> {
             next_ticket: 1,
             epoch,
             deadline: None,
-            certificates_checked: epoch,
+            waiting: BTreeSet::new(),
+            published_seen: Sequence(0),
+            looked_around: epoch,
+            is_stopping: false,
             out: Vec::new(),
         }
     }
@@ -126,8 +130,11 @@ impl<D: Validate + Submit> Server<D> {
     }
 
     fn forget(&mut self, conn: ConnId) {
-        if self.clients.remove(&conn).is_some() {
-            self.tickets.retain(|_, waiting| *waiting != conn);
+        if let Some(client) = self.clients.remove(&conn) {
+            for ticket in client.session.tickets() {
+                self.tickets.remove(&ticket);
+            }
+            self.waiting.remove(&conn);
             self.counters.set_connections(self.clients.len());
         }
     }
@@ -139,8 +146,7 @@ impl<D: Validate + Submit> Server<D> {
             Some(Ok(identity)) => {
                 tracing::debug!(client = identity.name, "connected");
                 let session = Session::new(identity.name);
-                let client = Client { session, unsent: HashMap::new(), not_after_s: identity.not_after_s };
-                self.clients.insert(conn, client);
+                self.clients.insert(conn, Client::new(session, identity.not_after_s, now));
                 self.counters.set_connections(self.clients.len());
             }
             Some(Err(error)) => {
@@ -157,22 +163,29 @@ impl<D: Validate + Submit> Server<D> {
     }
 
     fn read(&mut self, now: Instant, conn: ConnId, stream: u64, driver: &mut Driver) {
+        if self.is_stopping {
+            return;
+        }
         loop {
-            let is_backed_up =
-                self.clients.get(&conn).is_none_or(|client| client.unsent.contains_key(&stream));
-            if is_backed_up {
-                return; // goes on in `resume`, once what is owed was taken
+            // What is owed is taken first: reading goes on in `resume`.
+            if self.clients.get_mut(&conn).is_none_or(|client| client.holds_back(stream)) {
+                return;
             }
             match driver.read(conn, stream) {
                 Read::Data(data) => self.answer(now, conn, stream, &data, driver),
                 Read::Blocked => return,
-                Read::Finished | Read::Gone => {
-                    if let Some(client) = self.clients.get_mut(&conn) {
-                        client.session.handle_stream_end(stream);
-                        if client.session.is_idle() {
-                            driver.finish(conn, stream);
-                        }
+                Read::Finished => {
+                    let Some(client) = self.clients.get_mut(&conn) else { return };
+                    match client.session.handle_end(stream) {
+                        Ok(()) => client.handle_end(conn, stream, driver),
+                        Err(error) => self.break_off(now, conn, &error, driver),
                     }
+                    return;
+                }
+                Read::Gone => {
+                    let Some(client) = self.clients.get_mut(&conn) else { return };
+                    client.session.forget_partial(stream);
+                    client.handle_end(conn, stream, driver);
                     return;
                 }
             }
@@ -185,6 +198,8 @@ impl<D: Validate + Submit> Server<D> {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let first_ticket = self.next_ticket;
         self.out.clear();
+        // One read brings no more writes than a session may have under way.
+        client.session.refuse_writes(self.tickets.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX);
         let handled = client.session.handle_data(
             stream,
             data,
@@ -197,6 +212,9 @@ impl<D: Validate + Submit> Server<D> {
             self.tickets.insert(ticket, conn);
         }
         self.counters.add(&client.session.take_tally(), began.elapsed());
+        if client.session.waits_for_event() {
+            self.waiting.insert(conn);
+        }
         if let Some(at) = client.session.next_timeout_ms() {
             let at = self.epoch + Duration::from_millis(at);
             self.deadline = Some(self.deadline.map_or(at, |known| known.min(at)));
@@ -205,45 +223,34 @@ impl<D: Validate + Submit> Server<D> {
         self.send(now, conn, stream, &out, driver);
         self.out = out;
         if let Err(error) = handled {
-            tracing::info!(%error, "a client broke the protocol");
-            self.counters.count_protocol_error();
-            self.close(now, conn, error.close_code(), "protocol error", driver);
+            self.break_off(now, conn, &error, driver);
         }
     }
 
-    /// Hands bytes to the driver; what it does not take is kept, up to a bound.
+    /// Ends the conversation with a client that broke the protocol.
+    fn break_off(&mut self, now: Instant, conn: ConnId, error: &WireError, driver: &mut Driver) {
+        let client = self.clients.get(&conn).map(|client| client.session.identity());
+        tracing::info!(%error, client, "a client broke the protocol");
+        self.counters.count_protocol_error();
+        self.close(now, conn, error.close_code(), "protocol error", driver);
+    }
+
+    /// Sends bytes of answers.
     fn send(&mut self, now: Instant, conn: ConnId, stream: u64, bytes: &[u8], driver: &mut Driver) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        if bytes.is_empty() {
-            return;
-        }
-        let mut sent = 0;
-        if !client.unsent.contains_key(&stream) {
-            while sent < bytes.len() {
-                match driver.write(conn, stream, &bytes[sent..]) {
-                    Some(0) => break,
-                    Some(taken) => sent += taken,
-                    None => return, // the client does not want to hear it
-                }
-            }
-        }
-        if sent == bytes.len() {
-            return;
-        }
-        let unsent = client.unsent.entry(stream).or_default();
-        unsent.extend_from_slice(&bytes[sent..]);
-        if unsent.len() > UNREAD_BYTES_MAX {
+        if client.send(now, conn, stream, bytes, driver).is_err() {
             self.close(now, conn, CloseCode::NotReading, "answers are not read", driver);
         }
     }
 
     /// The driver takes bytes of a stream again.
     fn resume(&mut self, now: Instant, conn: ConnId, stream: u64, driver: &mut Driver) {
+        let now_ms = self.now_ms(now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        if let Some(unsent) = client.unsent.remove(&stream) {
-            self.send(now, conn, stream, &unsent, driver);
+        client.flush(now, conn, stream, driver);
+        for stream in client.streams_to_read(now_ms) {
+            self.read(now, conn, stream, driver);
         }
-        self.read(now, conn, stream, driver);
     }
 
     fn deliver_replies(&mut self, now: Instant, driver: &mut Driver) -> bool {
@@ -262,6 +269,26 @@ impl<D: Validate + Submit> Server<D> {
         has_any
     }
 
+    /// Answers validates whose event has come.
+    fn answer_waiting(&mut self, now: Instant, driver: &mut Driver) {
+        let published = self.doors.published();
+        if self.waiting.is_empty() || published == self.published_seen {
+            return;
+        }
+        self.published_seen = published;
+        for conn in self.waiting.clone() {
+            let Some(client) = self.clients.get_mut(&conn) else { continue };
+            let mut sends = Vec::new();
+            client.session.handle_published(&self.doors, |stream, bytes: &[u8]| {
+                sends.push((stream, bytes.to_vec()));
+            });
+            if !client.session.waits_for_event() {
+                self.waiting.remove(&conn);
+            }
+            sends.into_iter().for_each(|(stream, bytes)| self.send(now, conn, stream, &bytes, driver));
+        }
+    }
+
     /// Looks at sessions whose time has come, and at certificates whose end has.
     fn look_around(&mut self, now: Instant, driver: &mut Driver) {
         let now_ms = self.now_ms(now);
@@ -270,19 +297,24 @@ impl<D: Validate + Submit> Server<D> {
         let mut closes = Vec::new();
         for (conn, client) in &mut self.clients {
             let mut send = |stream, bytes: &[u8]| sends.push((*conn, stream, bytes.to_vec()));
-            client.session.handle_published(&self.doors, &mut send);
             if let Err(code) = client.session.handle_timeout(now_ms, published, &mut send) {
                 closes.push((*conn, code, "a request took too long to arrive"));
             }
             if self.doors.now().0 / 1_000 >= client.not_after_s {
                 closes.push((*conn, CloseCode::Identity, "the client certificate has expired"));
             }
+            if client.is_stalled(now) {
+                closes.push((*conn, CloseCode::NotReading, "answers are not read"));
+            }
+            if !client.session.waits_for_event() {
+                self.waiting.remove(conn);
+            }
         }
         sends.into_iter().for_each(|(conn, stream, bytes)| self.send(now, conn, stream, &bytes, driver));
         closes.into_iter().for_each(|(conn, code, reason)| self.close(now, conn, code, reason, driver));
         let next = self.clients.values().filter_map(|client| client.session.next_timeout_ms()).min();
         self.deadline = next.map(|at| self.epoch + Duration::from_millis(at));
-        self.certificates_checked = now;
+        self.looked_around = now;
     }
 }
 
@@ -292,6 +324,11 @@ impl<D: Validate + Submit> Handler for Server<D> {
             DriverEvent::Connected(conn) => self.greet(now, conn, driver),
             DriverEvent::Readable(conn, stream) => self.read(now, conn, stream, driver),
             DriverEvent::Writable(conn, stream) => self.resume(now, conn, stream, driver),
+            DriverEvent::Stopped(conn, stream) => {
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.handle_stopped(conn, stream, driver);
+                }
+            }
             DriverEvent::Lost(conn, reason) => {
                 tracing::debug!(reason, "a connection ended");
                 self.forget(conn);
@@ -301,26 +338,28 @@ impl<D: Validate + Submit> Handler for Server<D> {
 
     fn handle_turn(&mut self, now: Instant, driver: &mut Driver) -> bool {
         let has_replies = self.deliver_replies(now, driver);
-        let is_due = self.deadline.is_some_and(|at| at <= now);
-        // A reply means that something was published: validates may wait for it.
-        let waits = has_replies && self.deadline.is_some();
-        if is_due || waits || now - self.certificates_checked >= CERTIFICATE_CHECK {
+        self.answer_waiting(now, driver);
+        if self.deadline.is_some_and(|at| at <= now) || now - self.looked_around >= LOOK_AROUND {
             self.look_around(now, driver);
         }
         has_replies
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        // Validates that wait for an event are looked at every few milliseconds.
-        const LOOK: Duration = Duration::from_millis(5);
-        let soon = self.deadline.map(|at| at.min(Instant::now() + LOOK));
-        soon.into_iter().chain([self.certificates_checked + CERTIFICATE_CHECK]).min()
+        // Another shard's writes ring no bell here.
+        let look = (!self.waiting.is_empty()).then(|| Instant::now() + LOOK);
+        [self.deadline, look, Some(self.looked_around + LOOK_AROUND)].into_iter().flatten().min()
     }
 
-    fn handle_stop(&mut self, _now: Instant, _driver: &mut Driver) {}
+    fn handle_stop(&mut self, _now: Instant, driver: &mut Driver) {
+        self.is_stopping = true;
+        for (conn, client) in &mut self.clients {
+            client.end_all(*conn, driver);
+        }
+    }
 
-    fn is_drained(&self) -> bool {
-        self.tickets.is_empty() && self.clients.values().all(|client| client.unsent.is_empty())
+    fn is_drained(&self, driver: &mut Driver) -> bool {
+        self.tickets.is_empty() && self.clients.values().all(Client::is_settled) && driver.is_flushed()
     }
 
     fn handle_close(&mut self, now: Instant, driver: &mut Driver) {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 pub use limits::{StartError, available_cpus, check_memlock, huge_pages};
@@ -31,7 +32,9 @@ const RECEIVES_PER_TURN: usize = 4;
 pub const GRACE: Duration = Duration::from_secs(5);
 /// How long it then goes on sending, so that the last answers and the close get out.
 const LINGER: Duration = Duration::from_millis(50);
-const PREEMPT: Duration = Duration::from_millis(1);
+/// Never: there is one task. With a short timer glommio 0.9.0 parks although the task could run, if the thread lost its
+/// core for that long at the wrong moment, and nothing wakes it (docs/decisions/0006-no-preemption.md).
+const PREEMPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a shard does with what arrives. One for each shard, on its thread only.
 pub trait Handler: 'static {
@@ -47,8 +50,8 @@ pub trait Handler: 'static {
     /// The shard is to stop: nothing new is begun.
     fn handle_stop(&mut self, now: Instant, driver: &mut Driver);
 
-    /// Whether nothing is owed to anybody any more.
-    fn is_drained(&self) -> bool;
+    /// Whether nothing is owed to anybody any more, and all of it has arrived.
+    fn is_drained(&self, driver: &mut Driver) -> bool;
 
     /// The shard stops now: connections are to be closed.
     fn handle_close(&mut self, now: Instant, driver: &mut Driver);
@@ -59,6 +62,16 @@ pub struct Shards {
     joins: Vec<ExecutorJoinHandle<Result<(), ShardError>>>,
     stop: Arc<AtomicBool>,
     bells: Vec<Arc<Bell>>,
+    ended: Receiver<()>,
+}
+
+/// Says that a shard has ended, however it did.
+struct EndNotice(Sender<()>);
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(()); // one of them is enough
+    }
 }
 
 /// Why a shard ended before it was told to.
@@ -73,6 +86,12 @@ pub enum ShardError {
     /// The executor could not be had, or panicked.
     #[error("a shard's executor failed: {0}")]
     Executor(String),
+    /// The executor panicked before it served.
+    #[error(
+        "a shard did not start: {0}; io_uring has to be allowed (Linux 5.8 or later; not blocked by seccomp, as \
+         Docker's default profile does, nor by the sysctl kernel.io_uring_disabled)"
+    )]
+    Start(String),
 }
 
 /// What one shard is made of.
@@ -93,33 +112,61 @@ impl std::fmt::Debug for Shards {
 }
 
 impl Shards {
-    /// Starts a thread for each of `parts`; `make` is called on it, with the shard's number and bell.
+    /// Starts a thread for each of `parts`; `make` is called on it, with the shard's number and bell. Returns once all
+    /// of them serve.
     ///
     /// # Errors
-    /// [`ShardError::Executor`] if a thread cannot be had.
+    /// [`ShardError`]; then none is left running.
     pub fn start<H: Handler>(
         parts: Vec<ShardParts>,
         make: impl Fn(usize, Arc<Bell>) -> H + Clone + Send + 'static,
     ) -> Result<Self, ShardError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut shards = Self { joins: Vec::new(), stop: Arc::clone(&stop), bells: Vec::new() };
+        let (end, ended) = bounded(1);
+        let mut shards = Self { joins: Vec::new(), stop: Arc::clone(&stop), bells: Vec::new(), ended };
+        let mut starting = Vec::new();
         for (number, parts) in parts.into_iter().enumerate() {
             let bell = Arc::new(Bell::default());
             shards.bells.push(Arc::clone(&bell));
-            let (make, stop) = (make.clone(), Arc::clone(&stop));
+            let (make, stop, notice) = (make.clone(), Arc::clone(&stop), EndNotice(end.clone()));
+            let (ready, is_ready) = bounded(1);
+            starting.push(is_ready);
             let join = LocalExecutorBuilder::new(Placement::Fixed(parts.cpu))
                 .name(&format!("jeton-shard-{number}"))
                 .io_memory(64 << 10)
                 .ring_depth(128)
                 .preempt_timer(PREEMPT)
                 .spawn(move || async move {
+                    let _notice = notice;
                     let handler = make(number, Arc::clone(&bell));
-                    Shard::new(parts, handler, bell, stop)?.run().await
-                })
-                .map_err(|error| ShardError::Executor(error.to_string()))?;
-            shards.joins.push(join);
+                    Shard::new(parts, handler, bell, stop)?.run(ready).await
+                });
+            match join {
+                Ok(join) => shards.joins.push(join),
+                Err(error) => return Err(shards.give_up(ShardError::Executor(error.to_string()))),
+            }
+        }
+        // A shard that fails drops its end of the channel without a word.
+        if starting.into_iter().any(|is_ready| is_ready.recv().is_err()) {
+            return Err(shards.give_up(ShardError::Start("no reason given".to_owned())));
         }
         Ok(shards)
+    }
+
+    /// Stops what was started; returns why it came to that.
+    fn give_up(self, otherwise: ShardError) -> ShardError {
+        self.stop();
+        match self.join() {
+            Ok(()) => otherwise,
+            Err(ShardError::Executor(why)) => ShardError::Start(why),
+            Err(error) => error,
+        }
+    }
+
+    /// Gets a word once a shard has ended, told to or not.
+    #[must_use]
+    pub fn ended(&self) -> Receiver<()> {
+        self.ended.clone()
     }
 
     /// Tells every shard to stop: answers what it owes, closes its connections, ends.
@@ -180,8 +227,9 @@ impl<H: Handler> Shard<H> {
         })
     }
 
-    async fn run(mut self) -> Result<(), ShardError> {
+    async fn run(mut self, ready: Sender<()>) -> Result<(), ShardError> {
         let mut readiness = Readiness::new(&self.socket)?;
+        let _ = ready.try_send(());
         let mut phase = Phase::Running;
         let mut worked_at = Instant::now();
         loop {
@@ -194,7 +242,6 @@ impl<H: Handler> Shard<H> {
             }
             if now - worked_at < SPIN {
                 std::hint::spin_loop();
-                glommio::yield_if_needed().await;
                 continue;
             }
             let wake_at = self.wake_at(&phase);
@@ -236,6 +283,7 @@ impl<H: Handler> Shard<H> {
                 Some(transmit) => transmit,
                 None => {
                     self.buffer.clear();
+                    self.driver.limit_segments(self.socket.segments_max());
                     match self.driver.poll_transmit(now, &mut self.buffer) {
                         Some(transmit) => transmit,
                         None => return Ok(()),
@@ -273,7 +321,7 @@ impl<H: Handler> Shard<H> {
                 self.handler.handle_stop(now, &mut self.driver);
                 *phase = Phase::Draining { until: now + GRACE };
             }
-            Phase::Draining { until } if self.handler.is_drained() || now >= *until => {
+            Phase::Draining { until } if now >= *until || self.handler.is_drained(&mut self.driver) => {
                 self.handler.handle_close(now, &mut self.driver);
                 *phase = Phase::Closing { until: now + LINGER };
             }

@@ -33,12 +33,12 @@ pub enum BindError {
     #[error("no interface has the address {}", .0.ip())]
     NoSuchAddress(SocketAddr),
     /// Anything else.
-    #[error("{address} cannot be bound: {source}")]
+    #[error("{address} cannot be bound: {cause}")]
     Other {
         /// Where.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -68,11 +68,11 @@ impl Default for ReceiveBuffer {
 /// # Errors
 /// [`BindError`].
 pub fn bind_shards(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, BindError> {
-    let describe = |source: io::Error| match source.kind() {
+    let describe = |cause: io::Error| match cause.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
         io::ErrorKind::PermissionDenied => BindError::NotPermitted(address),
         io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
-        _ => BindError::Other { address, source },
+        _ => BindError::Other { address, cause },
     };
     // SO_REUSEPORT lets any process of the same user join: ask without it first.
     let probe = bind_patiently(address).map_err(describe)?;
@@ -140,8 +140,12 @@ impl Socket {
         let received = match self.state.recv((&self.socket).into(), &mut slices, &mut buffer.metas) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            // An earlier datagram of ours met a closed port: nothing to do with this socket.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(0),
+            // An earlier datagram of ours met a closed port or a dead route, or the system is short of something:
+            // nothing is wrong with this socket.
+            Err(error) if is_passing(&error) => {
+                tracing::debug!(%error, "a receive failed");
+                return Ok(0);
+            }
             Err(error) => return Err(error),
         };
         let mut count = 0;
@@ -155,6 +159,12 @@ impl Socket {
             }
         }
         Ok(count)
+    }
+
+    /// How many datagrams one send may carry; fewer once the network device has refused to cut them.
+    #[must_use]
+    pub fn segments_max(&self) -> usize {
+        self.state.max_gso_segments()
     }
 
     /// Sends datagrams; `false` if the socket takes none for now.
@@ -173,7 +183,42 @@ impl Socket {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if quinn_udp::is_msg_size_err(&error) => Ok(true), // a probe for a larger MTU
+            // No offload on this route (IPsec, devices without checksums): quinn-udp notes it for the next time.
+            Err(error) if transmit.segment_size.is_some() && is_no_offload(&error) => {
+                self.send_singly(&transmit)
+            }
             Err(error) => Err(error),
         }
     }
+
+    fn send_singly(&self, transmit: &quinn_udp::Transmit<'_>) -> io::Result<bool> {
+        for contents in transmit.contents.chunks(transmit.segment_size.unwrap_or(usize::MAX).max(1)) {
+            let one = quinn_udp::Transmit { contents, segment_size: None, ..transmit.clone() };
+            match self.state.try_send((&self.socket).into(), &one) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true), // QUIC sends the rest again
+                result => result?,
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What quinn-udp takes for a device that cannot cut datagrams (EIO and EINVAL).
+fn is_no_offload(error: &io::Error) -> bool {
+    let codes = [rustix::io::Errno::IO, rustix::io::Errno::INVAL].map(rustix::io::Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::Interrupted
+            | Kind::OutOfMemory
+    )
 }

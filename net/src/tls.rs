@@ -62,6 +62,7 @@ pub fn server_config(credentials: Credentials) -> Result<ServerConfig, TlsError>
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
+    config.ignore_client_order = true; // AES-128-GCM first, whatever the client would rather have
     Ok(config)
 }
 

@@ -19,22 +19,32 @@ const LOOK: Duration = Duration::from_millis(5);
 /// If it does not build.
 pub fn jeton() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        let profile_dir =
-            test.parent().and_then(Path::parent).expect("a test lies in <target>/<profile>/deps");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--locked", "-p", "jeton"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile_dir.ends_with("release") {
-            build.arg("--release");
-        }
-        if let Some(target) = profile_dir.parent() {
-            build.arg("--target-dir").arg(target);
-        }
-        assert!(build.status().expect("cargo runs").success(), "the jeton binary builds");
-        profile_dir.join("jeton")
-    })
+    BINARY.get_or_init(|| built("jeton"))
+}
+
+/// The `jeton-load` binary of this build.
+///
+/// # Panics
+/// If it does not build.
+pub fn jeton_load() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| built("jeton-load"))
+}
+
+fn built(package: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile_dir = test.parent().and_then(Path::parent).expect("a test lies in <target>/<profile>/deps");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--locked", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile_dir.ends_with("release") {
+        build.arg("--release");
+    }
+    if let Some(target) = profile_dir.parent() {
+        build.arg("--target-dir").arg(target);
+    }
+    assert!(build.status().expect("cargo runs").success(), "{package} builds");
+    profile_dir.join(package)
 }
 
 /// Runs `jeton` with arguments and an input, on a data directory, to its end.
@@ -89,13 +99,22 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start_with(data: &Path, listen: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_as(data, &["--listen", listen, "--cores", "1"], environment)
+    }
+
+    /// As [`Self::start`], with these flags and more environment.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_as(data: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let note = data.join("server.json");
         let _ = std::fs::remove_file(&note);
         std::fs::create_dir_all(data).expect("a data directory");
         let log =
             File::options().create(true).append(true).open(data.join("server.log")).expect("a log file");
         let mut process = command(data)
-            .args(["serve", "--listen", listen, "--cores", "1", "--tokens-initial", "10000"])
+            .args(["serve", "--tokens-initial", "10000"])
+            .args(flags)
             .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)

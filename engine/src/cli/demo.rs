@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::act::Actors;
 use self::host::Host;
@@ -47,10 +48,25 @@ impl Demo {
         let stage = Stage::new();
         let dir = tempfile::Builder::new().prefix("jeton-demo-").tempdir()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let figures = runtime.block_on(play(&stage, dir.path()))?;
+        let figures = runtime.block_on(async {
+            tokio::select! {
+                figures = play(&stage, dir.path()) => figures,
+                // The directory goes, and the server with us.
+                _ = interrupted() => Err(anyhow::anyhow!("interrupted")),
+            }
+        })?;
         stage.bar.finish_and_clear();
         report(json, &figures, began.elapsed())
     }
+}
+
+async fn interrupted() -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = term.recv() => {}
+    }
+    Ok(())
 }
 
 /// The progress bar and the lines above it; on standard error, so that the report alone is on standard output.

@@ -37,6 +37,9 @@ pub(super) struct Create {
     /// The tenant of those rights; * for everywhere.
     #[arg(long, default_value = jeton_core::sequencer::FIRST_TENANT)]
     tenant: Name,
+    /// Replace the key and certificate of an identity that exists.
+    #[arg(long)]
+    force: bool,
 }
 
 /// Flags of `identity grant` and `identity withdraw`.
@@ -77,9 +80,13 @@ impl IdentityCommand {
 impl Create {
     fn run(self, json: bool) -> anyhow::Result<Ending> {
         let data = self.target.data();
+        anyhow::ensure!(
+            !self.target.is_remote(),
+            "a certificate is signed by the authority of a data directory on this machine (--data); a remote server's \
+             clients are given rights with `jeton identity grant`"
+        );
         let identities = Identities::of(&data);
-        identities.create_missing()?;
-        let (identity, dir) = identities.create_client(&self.name)?;
+        let (identity, dir) = identities.create_client(&self.name, self.force)?;
         if let Some(rights) = self.rights {
             anyhow::ensure!(
                 running_address(&data).is_some(),

@@ -1,21 +1,25 @@
-//! `jeton log`: show, verify and replay. With the server running the log is streamed from it; otherwise it is read
+//! `jeton log`: show, verify, replay and repair. With the server running the log is streamed from it; otherwise it is read
 //! from its files, under their lock, and never changed.
+
+mod events;
+mod repair;
 
 use std::collections::VecDeque;
 
 use anyhow::{Context as _, anyhow};
 use jeton_client::{Client, Sequence};
 use jeton_core::batch::OpenBatch;
-use jeton_core::event::Entry;
 use jeton_core::numbers::{LogId, Partition};
 use jeton_core::recovery::Replay;
 use jeton_core::state::StateConfig;
 use jeton_log_store::{LogStore as _, OpenError, Options, SledStore};
 use serde_json::json;
 
+use self::events::Names;
+use self::repair::Repair;
 use super::Ending;
 use super::output::{moment_ms, print};
-use super::target::Target;
+use super::target::{Target, running_address};
 
 /// What one request for the log brings.
 const PAGE_BYTES: u32 = 256 * 1024;
@@ -27,18 +31,16 @@ pub(super) enum LogCommand {
     Show {
         #[command(flatten)]
         target: Target,
-        /// The event to begin with.
-        #[arg(long, default_value_t = 1)]
-        from: u64,
-        /// How many events at most.
-        #[arg(long, default_value_t = 1_000)]
-        limit: u64,
+        #[command(flatten)]
+        range: Range,
     },
     /// Check every batch, hash and event from the first to the last.
     Verify {
         #[command(flatten)]
         target: Target,
     },
+    /// Make a log that is refused one that is served again, from all that can be verified; nothing is thrown away.
+    Repair(Repair),
     /// Fold all events into a state and print its digest: equal logs have equal digests.
     Replay {
         #[command(flatten)]
@@ -46,10 +48,25 @@ pub(super) enum LogCommand {
     },
 }
 
+/// Which events to show.
+#[derive(Debug, clap::Args)]
+pub(super) struct Range {
+    /// The event to begin with.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many events at most.
+    #[arg(long, default_value_t = 1_000)]
+    limit: u64,
+    /// The last events instead, so many.
+    #[arg(long, value_name = "N", conflicts_with = "limit")]
+    tail: Option<usize>,
+}
+
 impl LogCommand {
     pub(super) fn run(self, json: bool) -> anyhow::Result<Ending> {
         match self {
-            Self::Show { target, from, limit } => show(&target, from, limit, json),
+            Self::Show { target, range } => show(&target, &range, json),
+            Self::Repair(repair) => repair.run(json),
             Self::Verify { target } => {
                 let (replay, _) = read_all(&target, |_| Ok(true))?;
                 let end = replay.end();
@@ -86,66 +103,44 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn show(target: &Target, from: u64, limit: u64, json: bool) -> anyhow::Result<Ending> {
-    let mut left = limit;
+fn show(target: &Target, range: &Range, json: bool) -> anyhow::Result<Ending> {
+    let mut names = Names::default();
+    let mut left = range.limit;
+    let mut next = None;
+    let mut last: VecDeque<(serde_json::Value, String)> = VecDeque::new();
     let shown = read_all(target, |batch| {
         for (sequence, entry) in (batch.first.0..).zip(&batch.entries) {
-            if sequence >= from && left > 0 {
-                left -= 1;
-                print(json, &entry_json(sequence, batch, entry), || entry_line(sequence, batch, entry))?;
+            names.learn(entry);
+            if sequence < range.from {
+                continue;
+            }
+            if range.tail.is_none() && left == 0 {
+                next = Some(sequence);
+                return Ok(false);
+            }
+            let shown = (names.json(sequence, batch.time, entry), names.line(sequence, batch.time, entry));
+            match range.tail {
+                None => {
+                    left -= 1;
+                    print(json, &shown.0, || shown.1)?;
+                }
+                Some(tail) => {
+                    last.push_back(shown);
+                    if last.len() > tail {
+                        last.pop_front();
+                    }
+                }
             }
         }
-        Ok(left > 0)
+        Ok(true)
     });
+    for (value, line) in last {
+        print(json, &value, || line)?;
+    }
+    if let Some(next) = next {
+        eprintln!("jeton: there is more: go on with --from {next}");
+    }
     shown.map(|_| Ending::Done)
-}
-
-fn entry_json(sequence: u64, batch: &OpenBatch, entry: &Entry) -> serde_json::Value {
-    json!({
-        "sequence": sequence,
-        "time": moment_ms(batch.time.0),
-        "actor": entry.event.actor,
-        "event": entry.event.fact.name(),
-        "fields": format!("{:?}", Short(entry)),
-        "value": detached_text(entry),
-    })
-}
-
-fn entry_line(sequence: u64, batch: &OpenBatch, entry: &Entry) -> String {
-    let value = detached_text(entry).map(|text| format!(" {text:?}")).unwrap_or_default();
-    format!("{sequence} {} actor {} {:?}{value}", moment_ms(batch.time.0), entry.event.actor, Short(entry))
-}
-
-/// What the event introduces, as far as it is text.
-fn detached_text(entry: &Entry) -> Option<String> {
-    let detached = entry.detached.as_ref()?;
-    match jeton_core::claims::Claims::decode(&detached.bytes) {
-        Ok(claims) => Some(claims.grants().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-        Err(_) => String::from_utf8(detached.bytes.clone()).ok(),
-    }
-}
-
-/// An event with its byte strings in hexadecimal.
-struct Short<'a>(&'a Entry);
-
-impl std::fmt::Debug for Short<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Debug prints byte arrays as lists of numbers; people look for ids.
-        let debug = format!("{:?}", self.0.event.fact);
-        let mut rest = debug.as_str();
-        while let Some(start) = rest.find('[') {
-            let (before, list) = rest.split_at(start);
-            let Some(end) = list.find(']') else { break };
-            let numbers: Option<Vec<u8>> =
-                list[1..end].split(", ").map(|number| number.parse().ok()).collect();
-            match numbers.filter(|numbers| numbers.len() >= 16) {
-                Some(bytes) => write!(f, "{before}{}", hex(&bytes))?,
-                None => write!(f, "{before}{}", &list[..=end])?,
-            }
-            rest = &list[end + 1..];
-        }
-        f.write_str(rest)
-    }
 }
 
 /// Where batches come from.
@@ -168,6 +163,9 @@ fn read_all(
     target: &Target,
     visit: impl FnMut(&OpenBatch) -> anyhow::Result<bool>,
 ) -> anyhow::Result<(Replay, u64)> {
+    if target.is_remote() {
+        return read_all_online(target, visit); // never a log of this machine in place of the one that was named
+    }
     match SledStore::open_read_only(&target.data(), Options::default()) {
         Ok(store) => {
             let log = LogId(store.log_id());
@@ -175,12 +173,21 @@ fn read_all(
             runtime.block_on(replay(log, Source::Files(Box::new(store)), visit))
         }
         // A server has it open: it tells.
-        Err(OpenError::Locked { .. }) | Err(OpenError::Missing { .. }) => target.with(async |client| {
-            let log = client.server_info().await?.log;
-            replay(log, Source::Server(client), visit).await
-        }),
+        Err(OpenError::Locked { .. }) if running_address(&target.data()).is_some() => {
+            read_all_online(target, visit)
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+fn read_all_online(
+    target: &Target,
+    visit: impl FnMut(&OpenBatch) -> anyhow::Result<bool>,
+) -> anyhow::Result<(Replay, u64)> {
+    target.with(async |client| {
+        let log = client.server_info().await?.log;
+        replay(log, Source::Server(client), visit).await
+    })
 }
 
 async fn replay(

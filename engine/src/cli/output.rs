@@ -15,7 +15,12 @@ pub(super) fn print(
     human: impl FnOnce() -> String,
 ) -> anyhow::Result<Ending> {
     let text = if is_json { json.to_string() } else { human() };
-    match writeln!(io::stdout(), "{text}") {
+    print_text(&(text + "\n"))
+}
+
+/// Prints text as it is.
+pub(super) fn print_text(text: &str) -> anyhow::Result<Ending> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::Done),
         Err(error) => Err(error.into()),

@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use anyhow::bail;
+use crossbeam_channel::{Receiver, bounded, select};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
 use super::Ending;
+use super::output::print_text;
 use crate::config::ServerConfig;
 use crate::credentials::{ADMIN, Identities};
 use crate::server::RunningServer;
@@ -30,6 +33,9 @@ pub(super) struct Serve {
     /// Log in JSON.
     #[arg(long)]
     log_json: bool,
+    /// Stop when the process that started this one ends.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -76,34 +82,59 @@ impl Serve {
         let config = ServerConfig::load(self.config.as_deref(), &self.settings)
             .map_err(|message| anyhow::anyhow!("configuration: {message}"))?;
         if self.print_config {
-            print!("{}", config.to_commented_toml());
-            return Ok(Ending::Done);
+            return print_text(&config.to_commented_toml());
         }
         start_logging(self.log_json);
+        if self.exit_with_parent {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+        }
         // Before anything starts, so that no signal gets lost.
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let signals = signals()?;
         let server = RunningServer::start(&config, self.accept_clock)?;
-        announce(&server, &config);
-        let signal = signals.forever().next();
-        tracing::info!(signal, "stopping");
+        announce(&server, &config)?;
+        let failed = server.failed();
+        let is_asked = select! {
+            recv(signals) -> signal => {
+                tracing::info!(signal = signal.ok(), "stopping");
+                true
+            }
+            recv(failed) -> _ => false,
+        };
         server.stop()?;
+        if !is_asked {
+            bail!("a shard ended although nobody had asked it to: the server was stopped");
+        }
         tracing::info!("stopped: everything acknowledged is in the log");
         Ok(Ending::Done)
     }
 }
 
-fn announce(server: &RunningServer, config: &ServerConfig) {
+/// Gets the first signal to stop; a second one ends the process at once.
+fn signals() -> anyhow::Result<Receiver<i32>> {
+    let (sender, receiver) = bounded(1);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::Builder::new().name("jeton-signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if sender.try_send(signal).is_err() {
+                tracing::warn!(signal, "ended at once; everything acknowledged is in the log");
+                std::process::exit(2);
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn announce(server: &RunningServer, config: &ServerConfig) -> anyhow::Result<()> {
     let identities = Identities::of(&config.data);
-    println!("jeton listens on {} (QUIC, jeton/1)", server.address());
-    println!("data: {}", config.data.display());
+    let mut text =
+        format!("jeton listens on {} (QUIC, jeton/1)\ndata: {}\n", server.address(), config.data.display());
     if server.is_first_start() {
-        println!(
-            "made a development authority and the identity {ADMIN} in {}",
-            config.data.join("identities").display()
-        );
+        let dir = config.data.join("identities");
+        text += &format!("made a development authority and the identity {ADMIN} in {}\n", dir.display());
     }
     if let Ok(fingerprint) = identities.fingerprint() {
-        println!("authority: {fingerprint}");
+        text += &format!("authority: {fingerprint}\n");
     }
-    println!("next: jeton issue --subject alice --ttl 1h --grant 'read,comment on journal/42'");
+    text += "next: jeton issue --subject alice --ttl 1h --grant 'read,comment on journal/42'\n";
+    print_text(&text).map(drop)
 }

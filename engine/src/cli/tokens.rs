@@ -25,13 +25,17 @@ fn read_tokens(texts: &[String]) -> anyhow::Result<Vec<Token>> {
             tokens.push(parse(text)?);
             continue;
         }
-        for line in std::io::stdin().lock().lines().take(LINES_MAX) {
+        for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+            if number > LINES_MAX {
+                bail!("standard input has more than {LINES_MAX} lines: send them in parts");
+            }
             let line = line.context("standard input")?;
             let line = line.trim();
+            let at = || format!("line {number} of standard input");
             if line.starts_with('{') {
-                tokens.extend(tokens_of_json(line)?);
+                tokens.extend(tokens_of_json(line).with_context(at)?);
             } else if !line.is_empty() {
-                tokens.push(parse(line)?);
+                tokens.push(parse(line).with_context(at)?);
             }
         }
     }
@@ -48,13 +52,12 @@ fn parse(text: &str) -> anyhow::Result<Token> {
 
 /// What `jeton issue --json` prints can be piped in as it is.
 fn tokens_of_json(line: &str) -> anyhow::Result<Vec<Token>> {
-    let value: serde_json::Value = serde_json::from_str(line).context("standard input")?;
-    let tokens =
-        value.get("tokens").and_then(serde_json::Value::as_array).context("standard input: no tokens")?;
+    let value: serde_json::Value = serde_json::from_str(line)?;
+    let tokens = value.get("tokens").and_then(serde_json::Value::as_array).context("no tokens in it")?;
     tokens
         .iter()
         .map(|token| {
-            token.get("token").and_then(serde_json::Value::as_str).context("standard input: no token")
+            token.get("token").and_then(serde_json::Value::as_str).context("an entry without a token")
         })
         .map(|text| parse(text?))
         .collect()

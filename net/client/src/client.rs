@@ -1,17 +1,19 @@
 //! The client: what can be asked, and how patiently.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use jeton_core::command::{Access, ChangeRights, Command, ConsumeToken, IssueTokens, RevokeTarget};
+use jeton_core::command::{
+    Access, ChangeRights, Command, ConsumeToken, ISSUE_TOKENS_MAX, IssueTokens, RevokeTarget,
+};
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::{Binding, ClaimsNo, IdempotencyKey, LogId, Sequence, SubjectNo};
-use jeton_core::outcome::{Outcome, Rejection, Reply, RevokeReport};
+use jeton_core::outcome::{FieldName, Outcome, Rejection, Reply, RevokeReport};
 use jeton_core::rights::Rights;
 use jeton_core::time::Seconds;
 use jeton_core::token::{Token, TokenId};
 use jeton_core::verdict::Answer;
+use jeton_wire::frame::REQUEST_BYTES_MAX;
 use jeton_wire::request::{Request, encode_validate};
 use jeton_wire::response::{HelloAck, Response};
 use tokio::sync::{Mutex, Semaphore};
@@ -84,8 +86,8 @@ struct Inner {
     endpoint: quinn::Endpoint,
     link: Mutex<Option<Arc<Link>>>,
     in_flight: Semaphore,
-    /// The last event this client was told of.
-    seen: AtomicU64,
+    /// The last event this client was told of, and of which log.
+    seen: std::sync::Mutex<(LogId, Sequence)>,
     cache: Cache,
 }
 
@@ -109,14 +111,28 @@ impl Client {
             endpoint: endpoint(&config)?,
             link: Mutex::new(None),
             in_flight: Semaphore::new(config.in_flight_max),
-            seen: AtomicU64::new(0),
+            seen: Default::default(),
             cache: Cache::default(),
             config,
         };
         let client = Self(Arc::new(inner));
-        let link = client.link();
-        tokio::time::timeout(client.0.config.deadline, link).await.map_err(|_| Error::Deadline)??;
+        client.linked().await?;
         Ok(client)
+    }
+
+    /// Ends the connection in order, so that the server need not wait for silence to notice. Dropping the last clone
+    /// does so too, as long as the runtime goes on for a moment.
+    pub async fn close(&self) {
+        const FAREWELL: Duration = Duration::from_millis(250);
+        if let Some(link) = self.0.link.lock().await.take() {
+            link.end();
+        }
+        let _ = tokio::time::timeout(FAREWELL, self.0.endpoint.wait_idle()).await;
+    }
+
+    /// The connection, within the deadline of a request.
+    async fn linked(&self) -> Result<Arc<Link>, Error> {
+        tokio::time::timeout(self.0.config.deadline, self.link()).await.map_err(|_| Error::Deadline)?
     }
 
     /// The connection, made anew if it was lost.
@@ -134,6 +150,12 @@ impl Client {
     /// Asks until there is an answer or the deadline has passed: again on a new connection if one was lost, again
     /// after a pause if the server is busy.
     async fn ask(&self, encode: impl Fn(u64, &mut Vec<u8>)) -> Result<(Response, LogId), Error> {
+        // The server ends the conversation with whoever sends more than it takes: say so before.
+        let mut frame = Vec::new();
+        encode(0, &mut frame);
+        if frame.len() > REQUEST_BYTES_MAX {
+            return Err(Error::TooLarge { bytes: frame.len(), max: REQUEST_BYTES_MAX });
+        }
         // What kept it from an answer so far: better than a bare "too late".
         let obstacle = std::sync::Mutex::new(None);
         let asking = async {
@@ -173,33 +195,48 @@ impl Client {
         })
     }
 
-    /// One try. A server that is gone without a word would be noticed by its silence only, after 10 s: one that says
-    /// nothing for a part of the deadline is given up, and the request goes out again on a new connection.
+    /// One try. A server that is gone without a word would be noticed by its silence only, after 10 s: one from which
+    /// nothing at all comes for a part of the deadline, not even the answer to a ping, is given up, and the request goes
+    /// out again on a new connection. A write that only takes long is waited for.
     async fn ask_once(
         &self,
         link: &Link,
         encode: impl Fn(u64, &mut Vec<u8>),
     ) -> Result<(Response, LogId), Error> {
         let patience = self.0.config.deadline / TRIES_PER_DEADLINE;
-        match tokio::time::timeout(patience, link.call(encode)).await {
-            Ok(answer) => answer.map(|response| (response, link.ack.log)),
-            Err(_) => {
+        let mut call = std::pin::pin!(link.call(encode));
+        loop {
+            if let Ok(answer) = tokio::time::timeout(patience, &mut call).await {
+                return answer.map(|response| (response, link.ack.log));
+            }
+            let ping = link.call(|id, into| Request::Ping.encode(id, into));
+            if !link.heard_within(patience) && tokio::time::timeout(patience, ping).await.is_err() {
                 link.give_up();
-                Err(Error::Closed("the server did not answer".to_owned()))
+                return Err(Error::Closed("the server did not answer".to_owned()));
             }
         }
     }
 
-    fn saw(&self, sequence: Sequence) {
-        self.0.seen.fetch_max(sequence.0, Ordering::AcqRel);
+    fn seen(&self) -> std::sync::MutexGuard<'_, (LogId, Sequence)> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn min_sequence(&self, consistency: Consistency) -> Sequence {
-        match consistency {
+    /// Remembers how far the log has come; another log begins anew.
+    fn saw(&self, log: LogId, sequence: Sequence) {
+        let mut seen = self.seen();
+        *seen = if seen.0 == log { (log, seen.1.max(sequence)) } else { (log, sequence) };
+    }
+
+    async fn min_sequence(&self, consistency: Consistency) -> Result<Sequence, Error> {
+        Ok(match consistency {
             Consistency::Latest => Sequence(0),
             Consistency::AtLeast(sequence) => sequence,
-            Consistency::ReadYourWrites => Sequence(self.0.seen.load(Ordering::Acquire)),
-        }
+            Consistency::ReadYourWrites => {
+                let log = self.linked().await?.ack.log;
+                let (of, sequence) = *self.seen();
+                if of == log { sequence } else { Sequence(0) }
+            }
+        })
     }
 
     // ---- validate ----
@@ -224,18 +261,19 @@ impl Client {
         consistency: Consistency,
     ) -> Result<Vec<Answer>, Error> {
         let bytes: Vec<[u8; 32]> = tokens.iter().map(Token::to_bytes).collect();
-        let min_sequence = self.min_sequence(consistency);
+        check.check_bounds()?;
+        let min_sequence = self.min_sequence(consistency).await?;
         let mut answers = Vec::with_capacity(tokens.len());
         for frame in bytes.chunks(FRAME_TOKENS) {
             let ask = self.ask(|id, into| {
                 encode_validate(id, frame, &[check.on_wire()], None, min_sequence, true, into);
             });
-            match ask.await?.0 {
-                Response::Answers { published, answers: these } if these.len() == frame.len() => {
-                    self.saw(published);
+            match ask.await? {
+                (Response::Answers { published, answers: these }, log) if these.len() == frame.len() => {
+                    self.saw(log, published);
                     answers.extend(these);
                 }
-                Response::Behind { published } => return Err(Error::Behind { published: published.0 }),
+                (Response::Behind { published }, _) => return Err(Error::Behind { published: published.0 }),
                 _ => return Err(unexpected()),
             }
         }
@@ -252,12 +290,20 @@ impl Client {
         key: Option<IdempotencyKey>,
         command: Command,
     ) -> Result<(Sequence, Outcome), Error> {
-        let needs_key = matches!(command, Command::IssueTokens(_) | Command::ConsumeToken(_));
+        if let Command::IssueTokens(issue) = &command
+            && !(1..=ISSUE_TOKENS_MAX).contains(&issue.subjects.len())
+        {
+            return Err(Error::Rejected(Rejection::OutOfRange(FieldName::Subjects)));
+        }
+        let needs_key = matches!(
+            command,
+            Command::IssueTokens(_) | Command::ConsumeToken(_) | Command::CreateTenant { .. }
+        );
         let key = if needs_key && key.is_none() { Some(new_key()?) } else { key };
         let request = Request::Write { key, command };
         match self.ask(|id, into| request.encode(id, into)).await?.0 {
-            Response::Written { reply: Reply { sequence, result }, .. } => {
-                self.saw(sequence);
+            Response::Written { log, reply: Reply { sequence, result }, .. } => {
+                self.saw(log, sequence);
                 match result {
                     Ok(outcome) => Ok((sequence, outcome)),
                     Err(Rejection::Indeterminate) => Err(Error::Indeterminate),
@@ -310,6 +356,7 @@ impl Client {
         check: &Check,
         key: Option<IdempotencyKey>,
     ) -> Result<(Answer, u32), Error> {
+        check.check_bounds()?;
         let access = check.access.clone().map(|(action, resource)| Access { action, resource });
         let (audience, binding) = (check.audience.clone(), check.binding);
         let consume = ConsumeToken { token: token.clone(), access, audience, binding };
@@ -390,7 +437,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn claims(&self, claims: ClaimsNo) -> Result<Option<Arc<ClaimsInfo>>, Error> {
-        let log = self.link().await?.ack.log;
+        let log = self.linked().await?.ack.log;
         if let Some(known) = self.0.cache.claims(log, claims) {
             return Ok(Some(known));
         }
@@ -407,7 +454,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn subject(&self, subject: SubjectNo) -> Result<Option<Arc<SubjectInfo>>, Error> {
-        let log = self.link().await?.ack.log;
+        let log = self.linked().await?.ack.log;
         if let Some(known) = self.0.cache.subject(log, subject) {
             return Ok(Some(known));
         }
@@ -468,7 +515,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn server_info(&self) -> Result<HelloAck, Error> {
-        Ok(self.link().await?.ack)
+        Ok(self.linked().await?.ack)
     }
 
     /// Whether the server is there.

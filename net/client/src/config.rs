@@ -79,6 +79,8 @@ pub struct Config {
     pub busy_retries_max: u32,
     /// Claim sets and subjects remembered, each.
     pub cache_max: usize,
+    /// Whether the network carries jumbo frames.
+    pub large_datagrams: bool,
 }
 
 impl Config {
@@ -93,6 +95,7 @@ impl Config {
             in_flight_max: 1_024,
             busy_retries_max: 8,
             cache_max: 10_000,
+            large_datagrams: false,
         }
     }
 }

@@ -43,10 +43,27 @@ pub enum Error {
         /// How far it is.
         published: u64,
     },
+    /// The request is larger than a server takes: send it in parts.
+    #[error("the request has {bytes} bytes, and a server takes {max} at most")]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        max: usize,
+    },
+    /// An audience that no token could name.
+    #[error("an audience has at most {max} bytes, not {bytes}")]
+    Audience {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
     /// The server could not answer, with its words.
     #[error("the server failed to answer: {0}")]
     Failed(String),
-    /// The server speaks otherwise than agreed.
+    /// The server speaks otherwise than agreed, or has ended the conversation over what was sent: repeating it would
+    /// only end the next one.
     #[error("protocol error: {0}")]
     Protocol(String),
     /// Text that is no token: no need to ask the server.

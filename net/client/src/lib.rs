@@ -18,8 +18,11 @@
 //! ```
 //!
 //! One [`Client`] holds one connection, which is made anew when it is lost; requests of any number of tasks are
-//! pipelined on it. Reads are repeated on a new connection within their deadline; writes carry an idempotency key, so
-//! that repeating them is harmless, and are repeated too. Clones share everything.
+//! pipelined on it. Requests are repeated on a new connection within their deadline; those that issue or consume carry an
+//! idempotency key, so that repeating them is harmless. Clones share everything.
+//!
+//! `cargo run -p jeton-client --example protect -- <identity folder>` runs the example in `examples/protect.rs` against a
+//! server on this machine: it issues a token, uses it, revokes it, and is denied.
 //!
 //! Knows nothing of the server's inside.
 
@@ -79,6 +82,13 @@ impl Check {
     #[must_use]
     pub fn with_binding(self, binding: Binding) -> Self {
         Self { binding: Some(binding), ..self }
+    }
+
+    /// Whether the wire can carry it.
+    fn check_bounds(&self) -> Result<(), Error> {
+        let bytes = self.audience.as_ref().map_or(0, String::len);
+        let max = jeton_core::claims::NAME_BYTES_MAX;
+        if bytes > max { Err(Error::Audience { bytes, max }) } else { Ok(()) }
     }
 
     fn on_wire(&self) -> WireCheck<'_> {

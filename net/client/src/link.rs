@@ -1,14 +1,21 @@
 //! One connection: requests out, answers back by request id, in any order.
 
 use std::collections::HashMap;
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
 use jeton_wire::request::{Hello, Request};
 use jeton_wire::response::{HelloAck, Response};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig};
+use quinn::{
+    Connection, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream,
+    TransportConfig,
+};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{cipher_suite, default_provider};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
@@ -20,6 +27,9 @@ const OUTGOING_MAX: usize = 1_024;
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(3);
 /// What one read takes.
 const READ_BYTES: usize = 64 * 1024;
+
+/// The largest datagram taken, and sent where jumbo frames are said to pass.
+const LARGE_DATAGRAM_BYTES: u16 = 8_900;
 
 type Waiting = HashMap<u64, oneshot::Sender<Result<Response, Error>>>;
 
@@ -33,10 +43,12 @@ pub(crate) struct Link {
     pub(crate) ack: HelloAck,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// `None` once the connection is lost.
     waiting: Mutex<Option<Waiting>>,
+    /// When something last came from the server.
+    heard: Mutex<Instant>,
 }
 
 /// Frees the slot of a request that nobody waits for any more.
@@ -64,6 +76,23 @@ impl Shared {
     }
 }
 
+/// Why a connection is gone. One that the server closed over what it was sent is not worth another try.
+fn why_lost(connection: &Connection, otherwise: &str) -> Error {
+    match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) if is_final(close.error_code.into_inner()) => {
+            Error::Protocol(ConnectionError::ApplicationClosed(close).to_string())
+        }
+        Some(reason) => Error::Closed(reason.to_string()),
+        None => Error::Closed(otherwise.to_owned()),
+    }
+}
+
+fn is_final(code: u64) -> bool {
+    use jeton_wire::CloseCode::{Identity, Malformed, NotJeton, TooLarge, UnknownOpcode, Version};
+    let all = [NotJeton, Version, Malformed, TooLarge, UnknownOpcode, Identity];
+    all.into_iter().any(|known| u64::from(known.code()) == code)
+}
+
 /// An endpoint that connects as the identity of `config`.
 pub(crate) fn endpoint(config: &Config) -> Result<Endpoint, Error> {
     let unusable = |error: &dyn std::fmt::Display| Error::Identity(error.to_string());
@@ -72,7 +101,13 @@ pub(crate) fn endpoint(config: &Config) -> Result<Endpoint, Error> {
     for authority in &parts.authorities {
         roots.add(authority.clone()).map_err(|error| unusable(&error))?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // AES-128-GCM first, as the server has it: the fastest, and as strong as a token's secret.
+    let cipher_suites = vec![
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    let provider = Arc::new(CryptoProvider { cipher_suites, ..default_provider() });
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| unusable(&error))?
@@ -85,11 +120,19 @@ pub(crate) fn endpoint(config: &Config) -> Result<Endpoint, Error> {
     let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(KEEP_ALIVE));
+    if config.large_datagrams {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(LARGE_DATAGRAM_BYTES);
+        transport.mtu_discovery_config(Some(discovery));
+    }
     quic.transport_config(Arc::new(transport));
     let local = if config.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let local = local.parse().expect("an unspecified address is one");
-    let mut endpoint = Endpoint::client(local)
-        .map_err(|error| Error::Connect { address: config.address, reason: error.to_string() })?;
+    let failed =
+        |error: std::io::Error| Error::Connect { address: config.address, reason: error.to_string() };
+    let socket = UdpSocket::bind(local).map_err(failed)?;
+    let mut take = EndpointConfig::default();
+    take.max_udp_payload_size(LARGE_DATAGRAM_BYTES).map_err(|error| unusable(&error))?;
+    let mut endpoint = Endpoint::new(take, None, socket, Arc::new(quinn::TokioRuntime)).map_err(failed)?;
     endpoint.set_default_client_config(quic);
     Ok(endpoint)
 }
@@ -104,7 +147,8 @@ impl Link {
         let connection = connecting.await.map_err(|error| failed(error.to_string()))?;
         let (send, receive) = connection.open_bi().await.map_err(|error| failed(error.to_string()))?;
         let (outgoing, frames) = mpsc::channel(OUTGOING_MAX);
-        let shared = Arc::new(Shared { waiting: Mutex::new(Some(HashMap::new())) });
+        let shared =
+            Arc::new(Shared { waiting: Mutex::new(Some(HashMap::new())), heard: Mutex::new(Instant::now()) });
         tokio::spawn(write_frames(send, frames));
         tokio::spawn(read_responses(receive, connection.clone(), Arc::clone(&shared)));
         let nothing = HelloAck {
@@ -136,10 +180,18 @@ impl Link {
         self.connection.close(jeton_wire::CloseCode::NoError.code().into(), b"no answer");
     }
 
+    /// Ends the connection, nothing being left to say.
+    pub(crate) fn end(&self) {
+        self.connection.close(jeton_wire::CloseCode::NoError.code().into(), b"done");
+    }
+
+    /// Whether anything came from the server in the last `span`.
+    pub(crate) fn heard_within(&self, span: Duration) -> bool {
+        self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < span
+    }
+
     fn lost(&self) -> Error {
-        Error::Closed(
-            self.connection.close_reason().map_or("the stream ended".to_owned(), |reason| reason.to_string()),
-        )
+        why_lost(&self.connection, "the stream ended")
     }
 
     /// Sends one request and waits for its answer.
@@ -157,7 +209,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.connection.close(jeton_wire::CloseCode::NoError.code().into(), b"done");
+        self.end();
     }
 }
 
@@ -180,12 +232,16 @@ async fn read_responses(mut receive: RecvStream, connection: Connection, shared:
     let mut buffer = Vec::new();
     let error = loop {
         match receive.read_chunk(READ_BYTES, true).await {
-            Ok(Some(chunk)) => buffer.extend_from_slice(&chunk.bytes),
-            Ok(None) => break Error::Closed("the server ended the stream".to_owned()),
-            Err(error) => {
-                let reason = connection.close_reason().map_or(error.to_string(), |reason| reason.to_string());
-                break Error::Closed(reason);
+            Ok(Some(chunk)) => {
+                *shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                buffer.extend_from_slice(&chunk.bytes);
             }
+            Ok(None) => {
+                // Nothing more will come: without this the connection would look open.
+                connection.close(jeton_wire::CloseCode::NoError.code().into(), b"the stream ended");
+                break Error::Closed("the server ended the stream".to_owned());
+            }
+            Err(error) => break why_lost(&connection, &error.to_string()),
         }
         match deliver(&buffer, &shared) {
             Ok(consumed) => drop(buffer.drain(..consumed)),

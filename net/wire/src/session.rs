@@ -8,7 +8,9 @@ mod dispatch;
 
 use std::collections::HashMap;
 
+use jeton_core::command::Command;
 use jeton_core::numbers::Sequence;
+use jeton_core::outcome::{Rejection, Reply};
 use jeton_core::verdict::Answer;
 
 use crate::doors::{DoorReply, Submit, Ticket, Validate};
@@ -17,8 +19,10 @@ use crate::frame::{REQUEST_BYTES_MAX, split};
 use crate::request::{Request, ValidateRequest};
 use crate::response::Response;
 
-/// Writes of one connection that wait for their answers; past that they are answered `Busy`.
-const WRITES_IN_FLIGHT_MAX: usize = 4_096;
+/// Writes and log reads of one connection that wait for their answers, and the bytes that these may take; past either
+/// they are answered `Busy`.
+pub const WRITES_IN_FLIGHT_MAX: usize = 4_096;
+const OWED_BYTES_MAX: usize = 4 << 20;
 /// Validates of one connection that wait for an event to be published.
 const WAITING_MAX: usize = 256;
 /// How long a validate waits for its `min_sequence`.
@@ -49,6 +53,8 @@ pub struct Tally {
 struct Waiting {
     stream: u64,
     request: u64,
+    /// What its answer may take.
+    owed_bytes: usize,
 }
 
 /// A validate that waits for an event.
@@ -61,11 +67,15 @@ struct Delayed {
     frame: Vec<u8>,
 }
 
-/// Bytes of a request that is not all there.
+/// One stream of the connection.
 #[derive(Debug, Default)]
-struct Partial {
-    bytes: Vec<u8>,
-    since_ms: u64,
+struct Stream {
+    /// Bytes of a request that is not all there.
+    partial: Vec<u8>,
+    /// Since when that waits for its rest; `None` while nobody reads the stream.
+    since_ms: Option<u64>,
+    /// Requests that wait for an answer.
+    owed: usize,
 }
 
 /// One connection.
@@ -73,11 +83,13 @@ struct Partial {
 pub struct Session {
     identity: String,
     has_greeted: bool,
-    partial: HashMap<u64, Partial>,
+    streams: HashMap<u64, Stream>,
     waiting: HashMap<Ticket, Waiting>,
+    owed_bytes: usize,
     delayed: Vec<Delayed>,
     answers: Vec<Answer>,
     tally: Tally,
+    refuses_writes: bool,
 }
 
 impl Session {
@@ -87,12 +99,19 @@ impl Session {
         Self {
             identity,
             has_greeted: false,
-            partial: HashMap::new(),
+            streams: HashMap::new(),
             waiting: HashMap::new(),
+            owed_bytes: 0,
             delayed: Vec::new(),
             answers: Vec::new(),
             tally: Tally::default(),
+            refuses_writes: false,
         }
+    }
+
+    /// Whether writes and log reads are answered `Busy` for now: the shard has as many under way as it may.
+    pub fn refuse_writes(&mut self, refuses: bool) {
+        self.refuses_writes = refuses;
     }
 
     /// What was done since this was asked last.
@@ -100,19 +119,49 @@ impl Session {
         std::mem::take(&mut self.tally)
     }
 
-    /// Whether nothing is owed to the client.
+    /// The identity of the client.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.delayed.is_empty()
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Whether nothing is owed to the client on this stream.
+    #[must_use]
+    pub fn is_settled(&self, stream: u64) -> bool {
+        self.streams.get(&stream).is_none_or(|stream| stream.owed == 0)
+    }
+
+    /// The tickets whose answers this session waits for.
+    pub fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.waiting.keys().copied()
+    }
+
+    /// Whether a validate waits for an event ([`Self::handle_published`]).
+    #[must_use]
+    pub fn waits_for_event(&self) -> bool {
+        !self.delayed.is_empty()
     }
 
     /// When [`Self::handle_timeout`] has to be called at the latest.
     #[must_use]
     pub fn next_timeout_ms(&self) -> Option<u64> {
-        let partial = self.partial.values().filter(|partial| !partial.bytes.is_empty());
-        let slow = partial.map(|partial| partial.since_ms + REQUEST_MS).min();
+        let slow = self.streams.values().filter_map(Stream::slow_at_ms).min();
         let delayed = self.delayed.iter().map(|delayed| delayed.until_ms).min();
         slow.into_iter().chain(delayed).min()
+    }
+
+    /// Nobody reads the stream for now: the time that its next request takes does not count.
+    pub fn stop_clock(&mut self, stream: u64) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.since_ms = None;
+        }
+    }
+
+    /// The stream is read again.
+    pub fn start_clock(&mut self, stream: u64, now_ms: u64) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.since_ms = Some(now_ms);
+        }
     }
 
     /// Takes bytes of a stream and appends the answers that can be given at once.
@@ -130,29 +179,29 @@ impl Session {
         next_ticket: &mut Ticket,
         out: &mut Vec<u8>,
     ) -> Result<(), WireError> {
-        let mut kept = self.partial.remove(&stream).unwrap_or_default();
-        // Whole frames are read from where they are; only what is cut by the end of the data is copied.
-        let rest = if kept.bytes.is_empty() {
-            self.handle_frames(stream, data, now_ms, doors, next_ticket, out)?
-        } else {
-            kept.bytes.extend_from_slice(data);
-            let bytes = std::mem::take(&mut kept.bytes);
-            let rest = self.handle_frames(stream, &bytes, now_ms, doors, next_ticket, out)?;
-            let consumed = bytes.len() - rest.len();
-            kept.bytes = bytes;
-            if consumed > 0 {
-                kept.bytes.drain(..consumed);
-                kept.since_ms = now_ms;
-            }
-            if !kept.bytes.is_empty() {
-                self.partial.insert(stream, kept);
-            }
+        let state = self.streams.entry(stream).or_default();
+        if state.partial.is_empty() {
+            // Whole frames are read from where they are; only what is cut by the end of the data is copied.
+            let rest = self.handle_frames(stream, data, now_ms, doors, next_ticket, out)?;
+            self.keep(stream, rest, now_ms);
             return Ok(());
-        };
-        if !rest.is_empty() {
-            self.partial.insert(stream, Partial { bytes: rest.to_vec(), since_ms: now_ms });
         }
+        let mut bytes = std::mem::take(&mut state.partial);
+        let since_ms = state.since_ms;
+        bytes.extend_from_slice(data);
+        let rest = self.handle_frames(stream, &bytes, now_ms, doors, next_ticket, out)?.len();
+        let is_new = rest < bytes.len();
+        bytes.drain(..bytes.len() - rest);
+        let state = self.streams.entry(stream).or_default();
+        (state.partial, state.since_ms) = (bytes, if is_new { Some(now_ms) } else { since_ms });
         Ok(())
+    }
+
+    fn keep(&mut self, stream: u64, rest: &[u8], now_ms: u64) {
+        if !rest.is_empty() {
+            let state = self.streams.entry(stream).or_default();
+            (state.partial, state.since_ms) = (rest.to_vec(), Some(now_ms));
+        }
     }
 
     /// Handles every whole frame and returns what is left.
@@ -177,7 +226,8 @@ impl Session {
                     self.validate(validate, frame.request, doors, out);
                 }
             } else {
-                self.dispatch(Waiting { stream, request: frame.request }, request, doors, next_ticket, out);
+                let from = Waiting { stream, request: frame.request, owed_bytes: answer_bytes_max(&request) };
+                self.dispatch(from, request, doors, next_ticket, out);
             }
             data = &data[length..];
         }
@@ -197,6 +247,7 @@ impl Session {
             self.busy(request, out);
             return;
         }
+        self.streams.entry(stream).or_default().owed += 1;
         self.delayed.push(Delayed {
             stream,
             until_ms: now_ms + WAIT_MS,
@@ -216,6 +267,7 @@ impl Session {
             .partition(|delayed: &Delayed| delayed.min_sequence <= published);
         self.delayed = rest;
         for delayed in due {
+            self.settle(delayed.stream);
             // It decoded when it came.
             let Ok(Some((frame, _))) = split(&delayed.frame, REQUEST_BYTES_MAX) else { continue };
             let Ok(Request::Validate(validate)) = Request::decode(&frame) else { continue };
@@ -235,14 +287,17 @@ impl Session {
         published: Sequence,
         mut send: impl FnMut(u64, &[u8]),
     ) -> Result<(), crate::CloseCode> {
-        let is_slow =
-            |partial: &Partial| !partial.bytes.is_empty() && now_ms >= partial.since_ms + REQUEST_MS;
-        if self.partial.values().any(is_slow) {
+        let is_slow = |stream: &Stream| stream.slow_at_ms().is_some_and(|at| now_ms >= at);
+        if self.streams.values().any(is_slow) {
             return Err(crate::CloseCode::TooSlow);
         }
+        let streams = &mut self.streams;
         self.delayed.retain(|delayed| {
             if now_ms < delayed.until_ms {
                 return true;
+            }
+            if let Some(stream) = streams.get_mut(&delayed.stream) {
+                stream.owed -= 1;
             }
             if let Ok(Some((frame, _))) = split(&delayed.frame, REQUEST_BYTES_MAX) {
                 let mut out = Vec::new();
@@ -263,8 +318,15 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Option<u64> {
         let waiting = self.waiting.remove(&ticket)?;
+        self.owed_bytes -= waiting.owed_bytes;
+        self.settle(waiting.stream);
         let (log, partition) = doors.log();
         let response = match reply {
+            // One way to say it, wherever the queue was that was full.
+            DoorReply::Command(Reply { result: Err(Rejection::Busy { retry_ms }), .. }) => {
+                self.tally.busy += 1;
+                Response::Busy { retry_ms }
+            }
             DoorReply::Command(reply) => Response::Written { log, partition, reply },
             DoorReply::Log(Ok(page)) => {
                 Response::LogPage { first: page.first, head: page.head, batches: page.batches }
@@ -275,14 +337,54 @@ impl Session {
         Some(waiting.stream)
     }
 
-    /// A stream is gone: what it sent half is forgotten.
-    pub fn handle_stream_end(&mut self, stream: u64) {
-        self.partial.remove(&stream);
+    /// The client has said all it will on this stream.
+    ///
+    /// # Errors
+    /// [`WireError::Truncated`] if that ended within a request: the connection is to be closed.
+    pub fn handle_end(&mut self, stream: u64) -> Result<(), WireError> {
+        let is_cut = self.streams.get(&stream).is_some_and(|stream| !stream.partial.is_empty());
+        if is_cut { Err(WireError::Truncated) } else { Ok(()) }
+    }
+
+    /// Nothing more will come on a stream: what it sent half is forgotten. What it is owed is still sent.
+    pub fn forget_partial(&mut self, stream: u64) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.partial.clear();
+        }
+    }
+
+    /// A stream is gone: what it sent half is forgotten, and nobody hears the answers.
+    pub fn forget_stream(&mut self, stream: u64) {
+        self.streams.remove(&stream);
+    }
+
+    fn settle(&mut self, stream: u64) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.owed -= 1;
+        }
     }
 
     fn busy(&mut self, request: u64, out: &mut Vec<u8>) {
         self.tally.busy += 1;
         Response::Busy { retry_ms: BUSY_RETRY_MS }.encode(request, out);
+    }
+}
+
+impl Stream {
+    /// When the request under way has taken too long.
+    fn slow_at_ms(&self) -> Option<u64> {
+        self.since_ms.filter(|_| !self.partial.is_empty()).map(|since_ms| since_ms + REQUEST_MS)
+    }
+}
+
+/// What the answer to a request may take, at most: of those that are answered later.
+fn answer_bytes_max(request: &Request<'_>) -> usize {
+    const OUTCOME: usize = 256;
+    const LOG_PAGE: usize = 512 * 1024;
+    match request {
+        Request::Write { command: Command::IssueTokens(issue), .. } => OUTCOME + issue.subjects.len() * 32,
+        Request::ReadLog { bytes_max, .. } => (*bytes_max as usize).min(LOG_PAGE) + OUTCOME,
+        _ => OUTCOME,
     }
 }
 

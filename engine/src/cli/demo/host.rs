@@ -24,7 +24,7 @@ impl Host {
     pub(super) async fn start(data: &Path) -> anyhow::Result<Self> {
         let log = std::fs::File::create(data.join("server.log"))?;
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--exit-with-parent", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .env_remove("JETON_LISTEN")
             .stdout(Stdio::null())

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use jeton_client::{
-    Binding, Claims, Grant, Inspection, IssueTokens, Name, ResourcePattern, RevokeTarget, Token, TokenId,
+    Binding, Claims, Grant, Inspection, IssueTokens, Issued, Name, Rejection, ResourcePattern, RevokeTarget,
+    Token, TokenId,
 };
+use jeton_core::command::ISSUE_TOKENS_MAX;
 use serde_json::json;
 
 use super::validate::parse_binding;
@@ -38,8 +40,8 @@ pub(in crate::cli) struct Issue {
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_attribute)]
     attribute: Vec<(Name, String)>,
     /// How often it can be consumed; without this as often as one likes, by plain validates.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    uses: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
     /// Let it begin to be valid only after this time.
     #[arg(long, value_parser = duration_s, default_value = "0", hide_default_value = true)]
     not_before: u32,
@@ -67,30 +69,37 @@ impl Issue {
         let attributes = BTreeMap::from_iter(self.attribute);
         let issue = IssueTokens {
             tenant: self.tenant,
-            subjects: self.subject.clone(),
+            subjects: Vec::new(),
             claims: Claims::new(self.audience, self.scope, self.grant, attributes)?,
             ttl_s: self.ttl,
             not_before_s: self.not_before,
             renewable_s: self.renewable,
-            uses_max: self.uses,
+            uses_max: self.uses.unwrap_or(0),
             parent: self.parent,
             binding: self.binding,
         };
         self.target.with(async |client| {
-            let issued = client.issue(issue, None).await?;
-            let texts: Vec<_> = issued.tokens.iter().map(Token::to_text).collect();
-            let tokens = issued.tokens.iter().zip(&texts).zip(&self.subject).map(|((token, text), subject)| {
-                json!({ "token": text.as_str(), "id": token.id.to_string(), "subject": subject.as_str() })
-            });
-            let value = json!({
-                "tokens": tokens.collect::<Vec<_>>(),
-                "expires": moment(issued.expires),
-                "claims": issued.claims.0,
-                "sequence": issued.sequence.0,
-            });
-            print(json, &value, || texts.iter().map(|text| text.as_str()).collect::<Vec<_>>().join("\n"))
+            for subjects in self.subject.chunks(ISSUE_TOKENS_MAX) {
+                let issue = IssueTokens { subjects: subjects.to_vec(), ..issue.clone() };
+                show_issued(json, &client.issue(issue, None).await?, subjects)?;
+            }
+            Ok(Ending::Done)
         })
     }
+}
+
+fn show_issued(json: bool, issued: &Issued, subjects: &[Name]) -> anyhow::Result<Ending> {
+    let texts: Vec<_> = issued.tokens.iter().map(Token::to_text).collect();
+    let tokens = issued.tokens.iter().zip(&texts).zip(subjects).map(|((token, text), subject)| {
+        json!({ "token": text.as_str(), "id": token.id.to_string(), "subject": subject.as_str() })
+    });
+    let value = json!({
+        "tokens": tokens.collect::<Vec<_>>(),
+        "expires": moment(issued.expires),
+        "claims": issued.claims.0,
+        "sequence": issued.sequence.0,
+    });
+    print(json, &value, || texts.iter().map(|text| text.as_str()).collect::<Vec<_>>().join("\n"))
 }
 
 /// Flags of `revoke`: one target.
@@ -165,7 +174,12 @@ impl Revoke {
                     "sequence": revoked.sequence.0,
                 });
                 print(json, &value, || {
-                    let what = if is_wide { "claim sets, with every token of theirs" } else { "tokens" };
+                    let what = match (is_wide, revoked.report.revoked) {
+                        (true, 1) => "claim set, with every token of it",
+                        (true, _) => "claim sets, with every token of theirs",
+                        (false, 1) => "token",
+                        (false, _) => "tokens",
+                    };
                     let broader = match revoked.report.broader {
                         0 => String::new(),
                         count => format!("; {count} broader claim sets still reach into it"),
@@ -204,7 +218,9 @@ impl Renew {
                         let value = json!({ "id": token.id.to_string(), "expires": moment(expires) });
                         print(json, &value, || format!("expires {}", moment(expires)))?;
                     }
-                    Err(jeton_client::Error::Rejected(rejection)) => {
+                    Err(jeton_client::Error::Rejected(
+                        rejection @ (Rejection::Token(_) | Rejection::NotRenewable),
+                    )) => {
                         let value = json!({ "id": token.id.to_string(), "denied": rejection.to_string() });
                         print(json, &value, || rejection.to_string())?;
                         return Ok(Ending::Denied);

@@ -1,7 +1,7 @@
 //! `jeton validate`.
 
 use anyhow::bail;
-use jeton_client::{Answer, Binding, Check, Client, Consistency, Sequence, Token, Verdict};
+use jeton_client::{Answer, AnswerFlags, Binding, Check, Client, Consistency, Sequence, Token, Verdict};
 use serde_json::json;
 
 use super::read_tokens;
@@ -92,7 +92,8 @@ async fn consume(
     let mut answers = Vec::new();
     for token in tokens {
         let (answer, uses_left) = client.consume(token, check, None).await?;
-        answers.push((answer, Some(uses_left)));
+        let is_limited = answer.flags.contains(AnswerFlags::LIMITED);
+        answers.push((answer, is_limited.then_some(uses_left)));
     }
     Ok(answers)
 }

@@ -5,7 +5,7 @@ use jeton_core::command::Submission;
 use jeton_core::rights::{Caller, Rights};
 use jeton_core::verdict::Verdict;
 
-use super::{Session, WRITES_IN_FLIGHT_MAX, Waiting};
+use super::{OWED_BYTES_MAX, Session, WRITES_IN_FLIGHT_MAX, Waiting};
 use crate::VERSION;
 use crate::doors::{QueueFull, Submit, Ticket, Validate};
 use crate::error::WireError;
@@ -43,6 +43,10 @@ impl Session {
         out: &mut Vec<u8>,
     ) {
         let caller = doors.caller(&self.identity);
+        if !caller.may_somewhere(Rights::VALIDATE) {
+            self.refuse(id, out); // not a denial: every token would look dead
+            return;
+        }
         // Before the answers: they rest on at least this.
         let published = doors.published();
         self.answers.clear();
@@ -118,11 +122,16 @@ impl Session {
         submit: impl FnOnce(Ticket) -> Result<(), QueueFull>,
     ) {
         let ticket = *next_ticket;
-        if self.waiting.len() >= WRITES_IN_FLIGHT_MAX || submit(ticket).is_err() {
+        let is_full = self.refuses_writes
+            || self.waiting.len() >= WRITES_IN_FLIGHT_MAX
+            || (self.owed_bytes > 0 && self.owed_bytes + from.owed_bytes > OWED_BYTES_MAX);
+        if is_full || submit(ticket).is_err() {
             self.busy(from.request, out);
             return;
         }
         *next_ticket += 1;
+        self.owed_bytes += from.owed_bytes;
+        self.streams.entry(from.stream).or_default().owed += 1;
         self.waiting.insert(ticket, from);
     }
 }

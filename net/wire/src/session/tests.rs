@@ -248,7 +248,7 @@ fn writes_are_answered_by_ticket_in_whatever_order() {
     }
     let tickets: Vec<_> = bench.doors.submitted.borrow().iter().map(|(ticket, _)| *ticket).collect();
     assert_eq!(bench.doors.submitted.borrow()[0].1.actor, ClientNo(3));
-    assert!(!bench.session.is_idle());
+    assert!(bench.session.tickets().count() > 0);
     for (ticket, id) in [(tickets[1], 21), (tickets[0], 20)] {
         let report = RevokeReport { revoked: id, broader: 0 };
         let reply =
@@ -260,7 +260,7 @@ fn writes_are_answered_by_ticket_in_whatever_order() {
         let Response::Written { reply, .. } = &answers[0].1 else { panic!("{answers:?}") };
         assert_eq!(reply.sequence, Sequence(id));
     }
-    assert!(bench.session.is_idle());
+    assert!(bench.session.is_settled(0));
     let stray = DoorReply::Log(Err(String::new()));
     assert_eq!(bench.session.handle_reply(tickets[0], stray, &bench.doors, &mut Vec::new()), None);
 }
@@ -270,7 +270,7 @@ fn a_full_door_is_busy_and_nothing_is_taken() {
     let mut bench = Bench::greeted(Doors::default());
     bench.doors.is_full.set(true);
     assert!(matches!(bench.ask(&revoke(), 3), Response::Busy { .. }));
-    assert!(bench.session.is_idle());
+    assert!(bench.session.is_settled(0));
     assert_eq!(bench.session.take_tally().busy, 1);
 }
 
@@ -322,6 +322,49 @@ fn a_request_that_takes_too_long_to_arrive_ends_the_conversation() {
     let slow = |bench: &mut Bench, now| bench.session.handle_timeout(now, Sequence(0), |_, _| {});
     assert_eq!(slow(&mut bench, 1_000 + REQUEST_MS - 1), Ok(()));
     assert_eq!(slow(&mut bench, 1_000 + REQUEST_MS), Err(CloseCode::TooSlow));
-    bench.session.handle_stream_end(0);
+    assert_eq!(bench.session.handle_end(0), Err(WireError::Truncated));
+    bench.session.forget_stream(0);
     assert_eq!(slow(&mut bench, 1_000 + REQUEST_MS), Ok(()));
+    assert_eq!(bench.session.handle_end(0), Ok(()));
+}
+
+#[test]
+fn a_stream_that_nobody_reads_is_not_slow_and_its_clock_starts_anew() {
+    let mut bench = Bench::greeted(Doors::default());
+    bench.give(&validate(7, &[[2; 32]], 0)[..30]).unwrap();
+    bench.session.stop_clock(0);
+    assert_eq!(bench.session.next_timeout_ms(), None);
+    bench.session.start_clock(0, 9_000);
+    assert_eq!(bench.session.next_timeout_ms(), Some(9_000 + REQUEST_MS));
+}
+
+#[test]
+fn no_more_answers_are_owed_than_a_client_can_be_trusted_to_read() {
+    let mut bench = Bench::greeted(Doors::default());
+    let read = Request::ReadLog { from: Sequence(1), bytes_max: u32::MAX };
+    let mut frame = Vec::new();
+    read.encode(6, &mut frame);
+    let mut busy = 0;
+    for _ in 0..20 {
+        busy += bench.give(&frame).unwrap().len();
+    }
+    assert_eq!(bench.doors.reads.borrow().len() + busy, 20);
+    assert!(busy > 10, "pages of half a megabyte each");
+    let ticket = bench.doors.reads.borrow()[0].0;
+    let page = DoorReply::Log(Err("gone".to_owned()));
+    bench.session.handle_reply(ticket, page, &bench.doors, &mut Vec::new());
+    assert!(bench.give(&frame).unwrap().is_empty(), "there is room for another one");
+}
+
+#[test]
+fn a_sequencer_that_is_busy_is_told_like_a_queue_that_is_full() {
+    let mut bench = Bench::greeted(Doors::default());
+    let mut frame = Vec::new();
+    revoke().encode(20, &mut frame);
+    bench.give(&frame).unwrap();
+    let ticket = bench.doors.submitted.borrow()[0].0;
+    let busy = Reply { sequence: Sequence(0), result: Err(Rejection::Busy { retry_ms: 7 }) };
+    let mut out = Vec::new();
+    bench.session.handle_reply(ticket, DoorReply::Command(busy), &bench.doors, &mut out);
+    assert!(matches!(responses(&out)[0].1, Response::Busy { retry_ms: 7 }));
 }
