@@ -52,15 +52,16 @@ pub(crate) fn victims(tokens: u32) -> u32 {
 }
 
 /// Whether an answer is right: `before` is how far the revokes were when the request was sent, `after` when the
-/// answer came. The generator may inspect, so it is told why a token is denied.
+/// answer came. A generator that may inspect is told why a token is denied; one that may not is told that it is.
 pub(crate) fn is_right(planned: Planned, verdict: Verdict, before: Revokes, after: Revokes) -> bool {
+    let is_denial_for = |cause: Verdict| verdict == cause || verdict == cause.concealed();
     match planned {
         Planned::Live => verdict == Verdict::Valid,
-        Planned::NeverIssued => verdict == Verdict::Unknown,
-        Planned::WrongSecret => verdict == Verdict::WrongSecret,
-        Planned::Victim(n) if n < before.acknowledged => verdict == Verdict::Revoked,
+        Planned::NeverIssued => is_denial_for(Verdict::Unknown),
+        Planned::WrongSecret => is_denial_for(Verdict::WrongSecret),
+        Planned::Victim(n) if n < before.acknowledged => is_denial_for(Verdict::Revoked),
         Planned::Victim(n) if n >= after.asked => verdict == Verdict::Valid,
-        Planned::Victim(_) => matches!(verdict, Verdict::Valid | Verdict::Revoked),
+        Planned::Victim(_) => verdict == Verdict::Valid || is_denial_for(Verdict::Revoked),
     }
 }
 

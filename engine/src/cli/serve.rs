@@ -65,8 +65,10 @@ struct Settings {
     allow_development_authority: bool,
 }
 
-fn start_logging(json: bool) {
-    let filter = EnvFilter::try_from_env("JETON_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_logging(json: bool) -> anyhow::Result<()> {
+    let directives = std::env::var("JETON_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|error| anyhow::anyhow!("JETON_LOG={directives}: {error}"))?;
     let is_terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -75,6 +77,7 @@ fn start_logging(json: bool) {
         .with_target(false);
     // A second subscriber in one process, as in tests, changes nothing.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
+    Ok(())
 }
 
 impl Serve {
@@ -84,13 +87,14 @@ impl Serve {
         if self.print_config {
             return print_text(&config.to_commented_toml());
         }
-        start_logging(self.log_json);
+        start_logging(self.log_json)?;
         if self.exit_with_parent {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
         }
         // Before anything starts, so that no signal gets lost.
         let signals = signals()?;
         let server = RunningServer::start(&config, self.accept_clock)?;
+        tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "serving");
         announce(&server, &config)?;
         let failed = server.failed();
         let is_asked = select! {

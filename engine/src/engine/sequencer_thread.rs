@@ -136,6 +136,9 @@ impl SequencerThread {
         }
         self.commit();
         self.reply();
+        let marks = self.sequencer.watermarks();
+        self.figures.assigned.store(marks.assigned.0, Relaxed);
+        self.figures.durable.store(marks.durable.0, Relaxed);
         if self.ticked.elapsed() >= TICK {
             self.tick();
         }
@@ -212,11 +215,9 @@ impl SequencerThread {
             tracing::error!("the log did not answer for a minute: it takes no more writes");
             self.fail();
         }
-        let (state, marks) = (self.sequencer.state(), self.sequencer.watermarks());
+        let state = self.sequencer.state();
         self.figures.tokens.store(state.tokens() as u64, Relaxed);
         self.figures.subjects.store(state.subjects() as u64, Relaxed);
         self.figures.memory_bytes.store(state.memory().total() as u64, Relaxed);
-        self.figures.assigned.store(marks.assigned.0, Relaxed);
-        self.figures.durable.store(marks.durable.0, Relaxed);
     }
 }

@@ -15,8 +15,9 @@ use super::sequencer_thread::LogEvent;
 
 /// How often the anchor is made durable and the disk is looked at.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
-/// How long to wait before a commit that found no space is tried again.
+/// How long to wait before a commit that found no space is tried again, and how often that is told.
 const FULL_RETRY: Duration = Duration::from_millis(100);
+const FULL_WARN: Duration = Duration::from_secs(10);
 pub(super) struct WriterThread {
     pub(super) store: Box<dyn LogStore>,
     /// At most one at a time.
@@ -87,6 +88,7 @@ impl WriterThread {
             })
             .collect();
         let began = Instant::now();
+        let mut warned: Option<Instant> = None;
         loop {
             match self.store.append(behind, &batches, kind) {
                 Ok(_) => break,
@@ -98,7 +100,10 @@ impl WriterThread {
                 }
                 // Below the hard watermark answers wait until there is space; sled was not even asked.
                 Err(error @ AppendError::Full { .. }) if !self.is_stopping.load(Acquire) => {
-                    tracing::warn!(%error, "a commit waits for space");
+                    if warned.is_none_or(|at| at.elapsed() >= FULL_WARN) {
+                        warned = Some(Instant::now());
+                        tracing::warn!(%error, "a commit waits for space");
+                    }
                     self.report_space();
                     let _ = self.events.send(LogEvent::StillTrying);
                     std::thread::sleep(FULL_RETRY);
