@@ -228,8 +228,47 @@ fn a_log_that_is_refused_is_repaired_by_name_and_nothing_is_thrown_away() {
     let repaired = run(data, &["log", "repair", "--accept-loss"], "");
     assert_eq!(code(&repaired), 0, "{}", words(&repaired));
     assert!(data.join("log.damaged-1").is_dir());
+    let whole = run(data, &["log", "repair", "--accept-loss"], "");
+    assert!(words(&whole).contains("nothing is to be repaired"), "{}", words(&whole));
     let _server = Server::start(data);
     assert_eq!(code(&run(data, &["validate", "-"], &token)), 1, "the revoke is still there");
+}
+
+#[test]
+fn a_repair_that_loses_something_begins_another_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let server = Server::start(data);
+    let issue =
+        |subject: &str| String::from_utf8(run(data, &["issue", "--subject", subject], "").stdout).unwrap();
+    let (kept, lost) = (issue("alice"), issue("zachary"));
+    server.terminate();
+    let before = run(data, &["log", "verify", "--json"], "");
+    let before: serde_json::Value = serde_json::from_slice(&before.stdout).unwrap();
+    for db in segments(data) {
+        let bytes = std::fs::read(&db).unwrap();
+        std::fs::write(&db, damaged_where(&bytes, b"zachary")).unwrap();
+    }
+    assert_eq!(code(&run(data, &["log", "verify"], "")), 2);
+    assert_eq!(code(&run(data, &["log", "repair", "--accept-loss"], "")), 0);
+    let after = run(data, &["log", "verify", "--json"], "");
+    let after: serde_json::Value = serde_json::from_slice(&after.stdout).unwrap();
+    assert!(after["events"].as_u64() < before["events"].as_u64(), "{before} {after}");
+    assert_ne!(after["log"], before["log"], "a history that lost something has another name");
+    let _server = Server::start(data);
+    assert_eq!(code(&run(data, &["validate", "-"], &kept)), 0);
+    let unknown = run(data, &["validate", "-"], &lost);
+    assert_eq!((code(&unknown), words(&unknown).trim()), (1, "unknown"));
+}
+
+/// The bytes with one changed wherever `name` stands.
+fn damaged_where(bytes: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let at: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    for at in at {
+        bytes[at] ^= 1;
+    }
+    bytes
 }
 
 #[test]

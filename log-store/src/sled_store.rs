@@ -159,7 +159,7 @@ impl SledStore {
     }
 }
 
-/// Removes a segment that a crash left empty, or renames one that does not open.
+/// Renames a segment that a crash left empty or torn; an older one of that name goes.
 fn set_aside(path: &Path) -> io::Result<()> {
     let aside = path.with_extension("leftover");
     if aside.exists() {

@@ -1,5 +1,5 @@
 //! `jeton log`: show, verify, replay and repair. With the server running the log is streamed from it; otherwise it is read
-//! from its files, under their lock, and never changed.
+//! from its files, under their lock; only a repair that was accepted changes anything.
 
 mod events;
 mod repair;

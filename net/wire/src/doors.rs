@@ -41,7 +41,7 @@ pub trait Validate: 'static {
     /// A token of a tenant in which the caller may inspect.
     fn inspect(&self, caller: &Caller, id: &TokenId) -> Option<Inspection>;
 
-    /// Every client, for callers with the admin right somewhere; `None` without it.
+    /// The clients of the tenants that the caller administers; `None` if it administers none.
     fn clients(&self, caller: &Caller) -> Option<Vec<ClientInfo>>;
 
     /// Counters and histograms of the whole server as JSON, for callers with the audit right everywhere; `None`

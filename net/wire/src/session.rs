@@ -297,7 +297,7 @@ impl Session {
                 return true;
             }
             if let Some(stream) = streams.get_mut(&delayed.stream) {
-                stream.owed -= 1;
+                stream.settle();
             }
             if let Ok(Some((frame, _))) = split(&delayed.frame, REQUEST_BYTES_MAX) {
                 let mut out = Vec::new();
@@ -360,7 +360,7 @@ impl Session {
 
     fn settle(&mut self, stream: u64) {
         if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.owed -= 1;
+            stream.settle();
         }
     }
 
@@ -371,6 +371,11 @@ impl Session {
 }
 
 impl Stream {
+    /// One answer less is owed. Nothing is, on a stream that was forgotten and then sent on all the same.
+    fn settle(&mut self) {
+        self.owed = self.owed.saturating_sub(1);
+    }
+
     /// When the request under way has taken too long.
     fn slow_at_ms(&self) -> Option<u64> {
         self.since_ms.filter(|_| !self.partial.is_empty()).map(|since_ms| since_ms + REQUEST_MS)

@@ -1,14 +1,14 @@
 //! `jeton log repair`: from a log that is refused to one that is served, out of all that can be verified.
 //!
-//! It never guesses and throws nothing away: batches that verify, from the first to the last before the damage, are
-//! written to a new log of the same id; the old directory is kept beside it. Whether to do without the rest is for a
-//! person to say.
+//! It never guesses and throws nothing away: events that verify, from the first to the last before the damage, are sealed
+//! anew into a log with an id of its own, because numbers of the rest will be handed out again and no client may take one
+//! history for the other; the old directory is kept beside it. Whether to do without the rest is for a person to say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use jeton_core::batch::open;
+use jeton_core::batch::{ChainEnd, open, seal};
 use jeton_core::numbers::{LogId, Partition, Sequence};
 use jeton_core::recovery::Replay;
 use jeton_core::state::StateConfig;
@@ -49,21 +49,24 @@ impl Repair {
         let data = self.data.unwrap_or_else(default_data);
         let mut store = SledStore::open_for_repair(&data, Options::default())?;
         let found = survey(&mut store)?;
-        let loses = found.broken.is_some() || found.anchored.is_some_and(|anchored| anchored > found.last.0);
-        let kept = self.accept_loss.then(|| rebuild(&data, store, &found)).transpose()?;
+        let is_whole =
+            found.broken.is_none() && found.anchored.is_some_and(|anchored| anchored <= found.last.0);
+        let is_to_be_done = self.accept_loss && !is_whole;
+        let kept = is_to_be_done.then(|| rebuild(&data, store, &found)).transpose()?;
         let value = json!({
             "log": found.log.to_string(),
+            "whole": is_whole,
             "verified_events": found.last.0,
             "anchored_at": found.anchored,
             "broken": found.broken,
             "repaired": kept.is_some(),
             "old_log": kept,
         });
-        print(json, &value, || describe(&found, loses, kept.as_deref()))
+        print(json, &value, || describe(&found, is_whole, kept.as_deref()))
     }
 }
 
-fn describe(found: &Found, loses: bool, kept: Option<&Path>) -> String {
+fn describe(found: &Found, is_whole: bool, kept: Option<&Path>) -> String {
     let mut text =
         format!("log {}: events 1 to {} verify, in {} batches\n", found.log, found.last, found.batches);
     if let Some(broken) = &found.broken {
@@ -78,10 +81,10 @@ fn describe(found: &Found, loses: bool, kept: Option<&Path>) -> String {
     }
     match kept {
         Some(old) => text += &format!("the log was written anew; the old one is in {}", old.display()),
-        None if loses => {
-            text += "with --accept-loss the log is written anew without the rest, and the old one kept"
+        None if is_whole => text += "nothing is to be repaired",
+        None => {
+            text += "with --accept-loss the log is written anew without the rest, and the old one kept";
         }
-        None => text += "with --accept-loss the log is written anew, and the old one kept",
     }
     text
 }
@@ -124,16 +127,21 @@ fn rebuild(data: &Path, mut store: SledStore, found: &Found) -> anyhow::Result<P
     if fresh.exists() {
         fs::remove_dir_all(&fresh).with_context(|| fresh.display().to_string())?; // of a repair cut short
     }
-    let mut into = SledStore::open(&fresh, Options::default(), found.log.0)?;
-    let mut next = 1;
-    while next <= found.last.0 {
-        let batches: Vec<StoredBatch> = store
-            .read_from(next, PAGE_BYTES)?
-            .into_iter()
-            .take_while(|batch| batch.last <= found.last.0)
-            .collect();
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    let mut into = SledStore::open(&fresh, Options::default(), id)?;
+    let mut end = ChainEnd::genesis(LogId(id), Partition(0));
+    while end.sequence < found.last {
+        let page = store.read_from(end.sequence.0 + 1, PAGE_BYTES)?;
+        let mut batches = Vec::new();
+        for batch in page.into_iter().take_while(|batch| batch.last <= found.last.0) {
+            let opened = open(&batch.bytes)?;
+            let sealed = seal(&mut end, opened.time, opened.entries.into_iter());
+            let (first, last) = (sealed.first.0, sealed.last.0);
+            batches.push(StoredBatch { first, last, chain: sealed.hash, bytes: sealed.bytes });
+        }
         let head = into.head();
-        next = into.append(head, &batches, AppendKind::Essential)?.sequence + 1;
+        into.append(head, &batches, AppendKind::Essential)?;
     }
     Box::new(into).close()?;
     let old = (1..1_000)
@@ -143,6 +151,7 @@ fn rebuild(data: &Path, mut store: SledStore, found: &Found) -> anyhow::Result<P
     // If we die between these, both are there under their names, and nothing was lost.
     fs::rename(data.join("log"), &old)?;
     fs::rename(fresh.join("log"), data.join("log"))?;
+    fs::rename(fresh.join("log.id"), data.join("log.id"))?;
     fs::File::open(data)?.sync_all()?;
     let _ = fs::remove_dir_all(&fresh);
     Ok(old)

@@ -1,4 +1,4 @@
-//! The commands of write requests. docs/PROTOCOL.md, "Writes", has their fields.
+//! The commands of write requests. docs/PROTOCOL.md has their fields.
 
 use jeton_core::check::Check;
 use jeton_core::claims::{Claims, Name, ResourceQuery};

@@ -368,3 +368,19 @@ fn a_sequencer_that_is_busy_is_told_like_a_queue_that_is_full() {
     bench.session.handle_reply(ticket, DoorReply::Command(busy), &bench.doors, &mut out);
     assert!(matches!(responses(&out)[0].1, Response::Busy { retry_ms: 7 }));
 }
+
+#[test]
+fn an_answer_to_a_stream_that_was_given_up_and_sent_on_does_no_harm() {
+    let mut bench = Bench::greeted(Doors::default());
+    let mut frame = Vec::new();
+    revoke().encode(20, &mut frame);
+    bench.give(&frame).unwrap();
+    bench.session.forget_stream(0);
+    bench.give(&frame[..5]).unwrap();
+    let ticket = bench.doors.submitted.borrow()[0].0;
+    let reply = Reply { sequence: Sequence(1), result: Err(Rejection::NotFound) };
+    let answered =
+        bench.session.handle_reply(ticket, DoorReply::Command(reply), &bench.doors, &mut Vec::new());
+    assert_eq!(answered, Some(0));
+    assert!(bench.session.is_settled(0));
+}
