@@ -1,4 +1,8 @@
 //! What the end-to-end tests share: the real `jeton` binary as a process, and clients that talk to it over real QUIC.
+//! Beside it, the simulator ([`sim`]).
+
+#[path = "../sim/sim.rs"]
+pub mod sim;
 
 use std::fs::File;
 use std::net::SocketAddr;

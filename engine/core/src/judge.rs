@@ -6,6 +6,7 @@ use jeton_index::State as Bits;
 
 use crate::check::Check;
 use crate::extra::Extra;
+use crate::mutation::mutated;
 use crate::numbers::Binding;
 use crate::registry::ClaimSet;
 use crate::time::{Millis, Seconds};
@@ -56,12 +57,14 @@ pub(crate) fn cause_of_death(facts: &Facts<'_>, now: Millis) -> Option<Verdict> 
     if facts.extra.is_some_and(|extra| now < extra.not_before) {
         return Some(Verdict::NotYetValid);
     }
-    (now >= facts.expires.millis()).then_some(Verdict::Expired)
+    let is_over =
+        now >= facts.expires.millis() && !(mutated!(ExpiryOffByOne) && now == facts.expires.millis());
+    is_over.then_some(Verdict::Expired)
 }
 
 /// Whether the holder presented what the token is bound to, if it is bound to something.
 pub(crate) fn is_presented(facts: &Facts<'_>, presented: Option<Binding>) -> bool {
-    let bound_to = facts.extra.and_then(|extra| extra.binding);
+    let bound_to = facts.extra.and_then(|extra| extra.binding).filter(|_| !mutated!(BindingNotAsked));
     bound_to
         .is_none_or(|bound_to| presented.is_some_and(|presented| digests_equal(&presented.0, &bound_to.0)))
 }

@@ -15,6 +15,7 @@ pub mod event;
 mod extra;
 pub mod inspection;
 mod judge;
+pub mod mutation;
 pub mod numbers;
 pub mod outcome;
 pub mod recovery;

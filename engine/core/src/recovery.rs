@@ -120,6 +120,10 @@ impl Replay {
             return Err(ReplayError::AnotherChain { at: anchor.sequence });
         }
         self.end = batch.end;
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::KeysForgottenInReplay) {
+            self.state.forget_keys();
+        }
         Ok(batch)
     }
 

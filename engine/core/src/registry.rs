@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::claims::CompiledClaims;
 use crate::inspection::{ClaimsInfo, ClientInfo, SubjectInfo};
+use crate::mutation::mutated;
 use crate::numbers::{ClaimsNo, ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
 use crate::rights::{Caller, Rights};
 use crate::token::TokenId;
@@ -129,6 +130,11 @@ impl Registry {
         Sequence(self.published.load(Ordering::Acquire))
     }
 
+    /// The last event whose names and claim sets are shown.
+    fn shown(&self) -> Sequence {
+        if mutated!(NumbersSeenEarly) { Sequence(u64::MAX) } else { self.published() }
+    }
+
     /// Release: whoever reads this number sees every index word and record written for the events up to it.
     pub(crate) fn set_published(&self, sequence: Sequence) {
         self.published.store(sequence.0, Ordering::Release);
@@ -186,7 +192,7 @@ impl Registry {
     /// A claim set, if the caller may validate or inspect in its tenant.
     #[must_use]
     pub fn claims(&self, caller: &Caller, claims: ClaimsNo) -> Option<ClaimsInfo> {
-        let published = self.published();
+        let published = self.shown();
         let set = self.claim_set(claims).filter(|set| claims != ClaimsNo(0) && set.since <= published)?;
         may_read(caller, set.tenant).then(|| ClaimsInfo {
             claims,
@@ -201,7 +207,7 @@ impl Registry {
     /// A subject, if the caller may validate or inspect in its tenant.
     #[must_use]
     pub fn subject(&self, caller: &Caller, subject: SubjectNo) -> Option<SubjectInfo> {
-        let published = self.published();
+        let published = self.shown();
         let record = self.subjects.get(subject.0 as usize);
         let record = record.filter(|known| subject != SubjectNo(0) && known.since <= published)?;
         may_read(caller, record.tenant).then(|| SubjectInfo {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::batch::{ChainEnd, SealedBatch, fitting, seal};
 use crate::command::{Command, Submission};
 use crate::event::{Entry, Event, Fact};
+use crate::mutation::{limit, mutated};
 use crate::numbers::{ClientNo, IdempotencyKey, Sequence, TenantNo};
 use crate::outcome::{Outcome, Rejection, Reply, RevokeReport};
 use crate::registry::Registry;
@@ -256,7 +257,8 @@ impl<T> Sequencer<T> {
 
     fn is_full(&self) -> bool {
         let in_flight = self.watermarks.assigned.0 - self.watermarks.durable.0;
-        in_flight >= EVENTS_IN_FLIGHT_MAX as u64 || self.held.len() + self.marking.len() >= ANSWERS_HELD_MAX
+        in_flight >= limit!(events_in_flight, EVENTS_IN_FLIGHT_MAX) as u64
+            || self.held.len() + self.marking.len() >= ANSWERS_HELD_MAX
     }
 
     /// Numbers and applies the events of one command.
@@ -269,6 +271,9 @@ impl<T> Sequencer<T> {
                 .apply(sequence, time, &entry)
                 .expect("what was decided on this state can be applied to it");
             self.watermarks.assigned = sequence;
+            if mutated!(PublishAtOnce) {
+                publication.iter().for_each(|publication| self.state.publish(publication));
+            }
             self.publications.extend(publication.map(|publication| (sequence, publication)));
             let ends_command = entries.peek().is_none();
             self.unsealed.push_back(Unsealed { time, entry, ends_command });
@@ -276,6 +281,10 @@ impl<T> Sequencer<T> {
     }
 
     fn hold(&mut self, ticket: T, result: Result<Outcome, Rejection>) {
+        if mutated!(AnswerBeforeDurable) && result.is_err() {
+            self.ready.push_back((ticket, Reply { sequence: self.watermarks.assigned, result }));
+            return;
+        }
         self.held.push_back(Held { basis: self.watermarks.assigned, ticket, result });
         self.release();
     }
@@ -284,7 +293,7 @@ impl<T> Sequencer<T> {
     /// revokes wait for the last token of the subject. After a failure of the log too: what was decided is denied.
     pub fn handle_work(&mut self, now: Millis) {
         self.state.growth_step();
-        let mut budget = MARK_STEP;
+        let mut budget = limit!(mark_step, MARK_STEP);
         while let Some(revoked) = self.state.mark_step(&mut budget) {
             // Nobody waits any more if the log has failed.
             let Some((ticket, submission)) = self.marking.pop_front() else { continue };
@@ -327,6 +336,10 @@ impl<T> Sequencer<T> {
         self.unsealed.clear();
         self.publications.clear();
         let sequence = self.watermarks.published;
+        if mutated!(FailureAcknowledged) {
+            let held = self.held.drain(..);
+            self.ready.extend(held.map(|held| (held.ticket, Reply { sequence, result: held.result })));
+        }
         let held = self.held.drain(..).map(|held| held.ticket);
         let marking = self.marking.drain(..).map(|(ticket, _)| ticket);
         for ticket in held.chain(marking) {
@@ -358,7 +371,7 @@ impl<T> Sequencer<T> {
         let mut is_whole = true;
         while let Some(first) = self.unsealed.front() {
             // A commit is all or nothing: a command that does not end with it could be cut in two by a crash.
-            if batches.len() >= COMMIT_BATCHES_MAX && is_whole {
+            if batches.len() >= limit!(commit_batches, COMMIT_BATCHES_MAX) && is_whole {
                 break;
             }
             let time = first.time;
@@ -377,6 +390,9 @@ impl<T> Sequencer<T> {
     fn next_batch(&self, time: Millis) -> usize {
         let same_time = self.unsealed.iter().take_while(|unsealed| unsealed.time == time);
         let count = fitting(same_time.map(|unsealed| &unsealed.entry));
+        if mutated!(CommandCutInTwo) {
+            return 1;
+        }
         let whole = self.unsealed.iter().take(count).rposition(|unsealed| unsealed.ends_command);
         whole.map_or(count, |last| last + 1)
     }

@@ -11,6 +11,7 @@ use jeton_index::{Entry as IndexEntry, IndexConfig, IndexError, Reader, State as
 
 use crate::extra::{Extra, Link};
 use crate::judge::Facts;
+use crate::mutation::limit;
 use crate::numbers::{ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
 use crate::registry::{ClaimSet, Registry};
 use crate::rights::Caller;
@@ -164,6 +165,12 @@ impl State {
         self.index.len()
     }
 
+    /// For one of the deliberate mistakes.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn forget_keys(&mut self) {
+        self.keys.clear();
+    }
+
     /// Whether the index is growing into a larger table ([`Self::growth_step`]).
     #[must_use]
     pub fn is_growing(&self) -> bool {
@@ -174,7 +181,7 @@ impl State {
     /// in use, lookups cost more.
     pub fn growth_step(&mut self) {
         const BUCKETS: usize = 512; // a fraction of a millisecond
-        self.index.step_growth(BUCKETS);
+        self.index.step_growth(limit!(growth_buckets, BUCKETS));
     }
 
     /// Bytes taken by index, slabs and lists: the View's own accounting. Names of subjects are apart.

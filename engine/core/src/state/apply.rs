@@ -16,6 +16,7 @@ use super::{Known, State};
 use crate::claims::Claims;
 use crate::event::{Entry, Fact, ScopedKey, Terms};
 use crate::extra::{Extra, Link};
+use crate::mutation::mutated;
 use crate::numbers::{Binding, ClaimsNo, ClientNo, IdempotencyKey, Sequence, SubjectNo, TenantNo};
 use crate::registry::{ClaimSet, Subject};
 use crate::rights::{Caller, Rights};
@@ -79,6 +80,12 @@ impl State {
     /// Lets what an event allowed become valid for readers. Called once the event is durable.
     pub fn publish(&mut self, publication: &Publication) {
         match publication {
+            Publication::Token(id) if mutated!(IssueOverRevoke) => {
+                let entry = self.index.find(&id.0).expect("it was issued");
+                self.index.remove(&id.0);
+                let bits = if entry.state.contains(Bits::LIMITED) { Bits::LIMITED } else { Bits::NONE };
+                let _ = self.index.insert(&entry.record, bits.with(Bits::LIVE));
+            }
             Publication::Token(id) => drop(self.index.mark(&id.0, Bits::LIVE)),
             Publication::Renewal(id, slot) => {
                 self.pending.end_renewal(id);
@@ -108,7 +115,8 @@ impl State {
             Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left),
             Fact::TokenRevoked { id } => drop(self.index.mark(id, Bits::REVOKED)),
             Fact::SubjectRevoked { subject } => {
-                self.jobs.begin(&self.lists, SubjectNo(*subject), self.index.slots_used() + 1);
+                let slots_before = self.index.slots_used() + u32::from(!mutated!(NewestNotCovered));
+                self.jobs.begin(&self.lists, SubjectNo(*subject), slots_before);
             }
             Fact::FamilyRevoked { root } => self.fold_family_revoked(&TokenId(*root)),
             Fact::ClientRevoked { tenant, client } => {
@@ -254,6 +262,9 @@ impl State {
         let subject = known.subject();
         let slot = self.index.prepare(&Record { expires_s, ..known.entry.record })?;
         self.lists.push(subject, slot);
+        if mutated!(RenewalSeenAtOnce) {
+            self.index.swap(slot);
+        }
         self.pending.begin_renewal(id, Seconds(expires_s));
         Ok(Some(Publication::Renewal(id, slot)))
     }
@@ -272,7 +283,9 @@ impl State {
     }
 
     fn fold_family_revoked(&mut self, root: &TokenId) {
-        self.index.mark(&root.0, Bits::REVOKED);
+        if !mutated!(FamilyForgetsRoot) {
+            self.index.mark(&root.0, Bits::REVOKED);
+        }
         let members = self.names.family(root).and_then(|family| self.members.get(&family));
         for member in members.into_iter().flatten() {
             self.index.mark(&member.0, Bits::REVOKED);
@@ -295,6 +308,9 @@ impl State {
     fn kill_claim_set(&mut self, number: ClaimsNo) {
         let Some(set) = self.registry.claim_set(number) else { return };
         set.kill();
+        if mutated!(DeadClaimsReused) {
+            return;
+        }
         self.names.forget_claim_set(&claims_key(set.tenant, set.client, &set.bytes));
     }
 

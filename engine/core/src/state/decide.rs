@@ -7,6 +7,7 @@ use crate::claims::ResourceQuery;
 use crate::command::{Command, ConsumeToken, Submission};
 use crate::event::{Detached, Entry, Event, Fact, Recorded, ScopedKey};
 use crate::judge::{cause_of_death, flags, is_presented, judge, told};
+use crate::mutation::mutated;
 use crate::numbers::{Binding, ClaimsNo, ClientNo};
 use crate::outcome::{FieldName, Outcome, Rejection};
 use crate::rights::Rights;
@@ -112,7 +113,7 @@ impl State {
         let Some(record) = self.keys.recall(&ScopedKey { client: submission.actor, key }, now) else {
             return Ok(None);
         };
-        if record.payload != fingerprint(&submission.command) {
+        if record.payload != fingerprint(&submission.command) && !mutated!(KeyOfAnother) {
             return Err(Rejection::KeyReused);
         }
         match &record.outcome {
@@ -169,8 +170,9 @@ impl State {
             return Err(Rejection::NotRenewable);
         }
         let has = Seconds(known.entry.record.expires_s);
-        let expires = draft.now.expiry_after(ttl_s).min(until).max(has);
-        if expires > has {
+        let asked = draft.now.expiry_after(ttl_s).min(until);
+        let expires = if mutated!(RenewalShortens) { asked } else { asked.max(has) };
+        if expires != has {
             if self.index.slots_used() >= self.tokens_max {
                 return Err(Rejection::Limit(crate::outcome::LimitName::Tokens));
             }
@@ -205,7 +207,9 @@ impl State {
             Verdict::ConsumeRequired => match self.uses_left(&known).checked_sub(1) {
                 Some(left) => {
                     uses_left = left;
-                    draft.push(Fact::TokenConsumed { id: consume.token.id.0, uses_left: left });
+                    if !mutated!(ConsumeWithoutEvent) {
+                        draft.push(Fact::TokenConsumed { id: consume.token.id.0, uses_left: left });
+                    }
                     Verdict::Valid
                 }
                 None => Verdict::Spent,

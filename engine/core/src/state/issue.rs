@@ -8,6 +8,7 @@ use super::{CLAIM_SETS_MAX, FAMILY_TOKENS_MAX, LIFETIME_S_MAX, SUBJECTS_MAX, Sta
 use crate::command::{ISSUE_TOKENS_MAX, IssueTokens};
 use crate::event::{Fact, Terms};
 use crate::judge::cause_of_death;
+use crate::mutation::{limit, mutated};
 use crate::numbers::{ClaimsNo, SubjectNo, TenantNo};
 use crate::outcome::{FieldName, LimitName, Outcome, Rejection};
 use crate::rights::Rights;
@@ -60,7 +61,7 @@ impl State {
     ) -> Result<[u8; 16], Rejection> {
         let known = self.known(parent).filter(|known| known.claims.tenant == tenant);
         let known = known.ok_or(Rejection::ParentNotLive)?;
-        if cause_of_death(&known.facts(), draft.now).is_some() {
+        if cause_of_death(&known.facts(), draft.now).is_some() && !mutated!(ParentNotAsked) {
             return Err(Rejection::ParentNotLive);
         }
         let root = self.family_root(parent, &known);
@@ -70,7 +71,8 @@ impl State {
         if root_revoked {
             return Err(Rejection::ParentNotLive);
         }
-        if self.family_members(&root).len() + issue.subjects.len() > FAMILY_TOKENS_MAX {
+        if self.family_members(&root).len() + issue.subjects.len() > limit!(family_tokens, FAMILY_TOKENS_MAX)
+        {
             return Err(Rejection::Limit(LimitName::Family));
         }
         Ok(root.0)

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::event::{Recorded, ScopedKey};
+use crate::mutation::limit;
 use crate::time::Millis;
 
 /// How long a key is remembered.
@@ -34,7 +35,13 @@ impl KeyMemory {
     /// Whether there is room for one more.
     pub(super) fn has_room(&self, now: Millis) -> bool {
         // Only when it looks full: what is too old by now is forgotten with the next that is remembered.
-        self.order.len() < KEYS_MAX || self.order.front().is_some_and(|(at, _)| is_over(*at, now))
+        self.order.len() < limit!(keys, KEYS_MAX)
+            || self.order.front().is_some_and(|(at, _)| is_over(*at, now))
+    }
+
+    #[cfg(feature = "mutations")]
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     pub(super) fn remember(&mut self, key: ScopedKey, record: KeyRecord) {

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use jeton_index::{State as Bits, Writer};
 
+use crate::mutation::mutated;
 use crate::numbers::SubjectNo;
 
 /// The end of a list; slot 0 is never handed out.
@@ -93,6 +94,10 @@ impl MarkJobs {
         let job = self.jobs.front_mut()?;
         while *budget > 0 && job.next != NO_SLOT {
             *budget -= 1;
+            if mutated!(SubjectRevokeForgetsOne) && job.next % 3 == 0 {
+                job.next = lists.next(job.next);
+                continue;
+            }
             let before = index.mark_owner(job.next, Bits::REVOKED);
             job.revoked += u64::from(before.is_some_and(|before| !before.contains(Bits::REVOKED)));
             job.next = lists.next(job.next);

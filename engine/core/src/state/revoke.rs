@@ -5,6 +5,7 @@ use super::{Known, State};
 use crate::claims::{Name, ResourcePattern};
 use crate::command::RevokeTarget;
 use crate::event::{Fact, REVOKED_CLAIM_SETS_MAX};
+use crate::mutation::mutated;
 use crate::numbers::{ClientNo, TenantNo};
 use crate::outcome::{Outcome, Rejection, RevokeReport};
 use crate::registry::ClaimSet;
@@ -149,5 +150,7 @@ fn revoke_one(id: &TokenId, known: &Known<'_>, draft: &mut Draft<'_>) -> RevokeR
 /// Whether readers deny it already. A revoke by subject that is still under way does not count: it is not answered
 /// before it is through, and a revoke that came behind it must not be answered earlier either.
 fn is_revoked(known: &Known<'_>) -> bool {
-    known.is_marked_revoked || known.claims.is_dead()
+    let pending_counts =
+        mutated!(PendingRevokeCounts) && known.entry.state.contains(jeton_index::State::REVOKED);
+    known.is_marked_revoked || pending_counts || known.claims.is_dead()
 }

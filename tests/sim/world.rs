@@ -1,0 +1,349 @@
+//! The world of one run: virtual time, what happens next, the network, the clock and the clients. The server's side of
+//! it is in [`server`], what goes wrong in [`faults`].
+
+use std::collections::BTreeMap;
+
+use jeton_core::batch::SealedBatch;
+use jeton_core::time::Millis;
+use jeton_core::token::{Token, TokenId};
+use jeton_wire::response::Response;
+
+use super::client::{Client, Route, STREAMS, issued};
+use super::disk::Disk;
+use super::node::Node;
+use super::oracle::Oracle;
+use super::rng::Rng;
+use super::witness::Witness;
+use super::workload::{self, ADMIN, Ask, Pool, SERVICE};
+use super::{Mistake, Report};
+
+mod clock;
+mod faults;
+mod server;
+
+use clock::Clock;
+use faults::{Fault, Faults};
+
+/// How long clients have to be answered in once all faults are healed.
+const HEALED_WITHIN_MS: u64 = 60_000;
+/// Which way bytes go on a connection.
+const TO_SERVER: usize = 0;
+const TO_CLIENT: usize = 1;
+
+/// Something that happens at a certain time. What concerns an incarnation of the server names it: after a crash it
+/// happens to nobody.
+#[derive(Debug)]
+enum Event {
+    Act(usize),
+    GiveUp { client: usize, connection: u64, request: u64 },
+    ToServer(Route, Vec<u8>),
+    ToClient(Route, Vec<u8>),
+    CutSeenByClient(u64),
+    CutSeenByServer(u64),
+    Turn(u64),
+    Work(u64),
+    Synced(u64),
+    Housekeeping(u64),
+    Restart,
+    Fault(Fault),
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Link {
+    client: usize,
+    /// When the last bytes sent so far arrive, either way over each stream: they keep their order.
+    arrives: [[u64; 2]; STREAMS],
+    is_closed_at_server: bool,
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Working,
+    Healing,
+}
+
+/// Everything there is.
+pub(super) struct World {
+    rng: Rng,
+    mistake: Option<Mistake>,
+    faults: Faults,
+    now: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    scheduled: u64,
+    phase: Phase,
+    works_until: u64,
+    clock: Clock,
+    /// The most tokens that the server holds: in some runs so few that it has to refuse more.
+    tokens_max: u32,
+    /// Whether it remembers so few keys that it has to let commands wait until some are forgotten.
+    keys_are_few: bool,
+    disk: Disk,
+    /// Until when the disk takes nothing; and what it lied about before a crash.
+    full_until: u64,
+    lied_about: Vec<SealedBatch>,
+    anchored_at: u64,
+    node: Option<Node>,
+    incarnation: u64,
+    clients: Vec<Client>,
+    links: BTreeMap<u64, Link>,
+    pool: Pool,
+    /// Every token that was ever shown.
+    tokens: BTreeMap<TokenId, [u8; 32]>,
+    oracle: Oracle,
+    witness: Witness,
+    trace: blake3::Hasher,
+    report: Report,
+}
+
+impl World {
+    pub(super) fn new(mut rng: Rng, mistake: Option<Mistake>, keys_are_few: bool) -> Self {
+        let faults = Faults::draw(&mut rng);
+        let clock = Clock::new(&mut rng);
+        let tokens_max = *rng.pick(&[80, 300, 20_000, 20_000, 20_000]);
+        let works_until = rng.within(4_000..14_000);
+        Self {
+            rng,
+            mistake,
+            faults,
+            now: 0,
+            events: BTreeMap::new(),
+            scheduled: 0,
+            phase: Phase::Working,
+            works_until,
+            clock,
+            tokens_max,
+            keys_are_few,
+            disk: Disk::default(),
+            full_until: 0,
+            lied_about: Vec::new(),
+            anchored_at: 0,
+            node: None,
+            incarnation: 0,
+            clients: [ADMIN, SERVICE, ADMIN, SERVICE].map(Client::new).into(),
+            links: BTreeMap::new(),
+            pool: Pool::default(),
+            tokens: BTreeMap::new(),
+            oracle: Oracle::default(),
+            witness: Witness::default(),
+            trace: blake3::Hasher::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// What the run came to.
+    pub(super) fn report(&self) -> Report {
+        let mut seen = self.report.seen.clone();
+        seen.add(&self.oracle.seen);
+        seen.add(&self.witness.seen);
+        Report {
+            seen,
+            trace: *self.trace.finalize().as_bytes(),
+            verdicts: self.oracle.verdicts,
+            acknowledged: self.witness.writes,
+            ..self.report.clone()
+        }
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        self.report.steps
+    }
+
+    /// Lets everything happen until all is healed and everybody answered.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        self.start()?;
+        self.clients[0].begin_with(workload::first_grant());
+        for client in 0..self.clients.len() {
+            self.schedule(1 + client as u64, Event::Act(client));
+        }
+        for (fault, at) in self.faults.first(&mut self.rng) {
+            self.schedule(at, Event::Fault(fault));
+        }
+        loop {
+            let Some(((at, _), event)) = self.events.pop_first() else {
+                return Err("nothing happens any more".to_owned());
+            };
+            self.now = at;
+            self.report.steps += 1;
+            self.note(&event);
+            self.handle(event)?;
+            self.check_watermarks()?;
+            match self.phase {
+                Phase::Working if self.now >= self.works_until => self.heal()?,
+                Phase::Healing if self.is_quiet() => return self.finish(),
+                Phase::Healing if self.now >= self.works_until + HEALED_WITHIN_MS => {
+                    let waiting: Vec<_> = self.clients.iter().map(Client::waits_for).collect();
+                    return Err(format!("faults are healed, and somebody is not answered: {waiting:?}"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.clients.iter().all(Client::is_quiet)
+            && self.node.as_ref().is_some_and(|node| node.is_idle() && !node.sequencer.has_work())
+    }
+
+    /// A line of the trace.
+    fn note(&mut self, event: &Event) {
+        self.trace.update(&self.now.to_le_bytes());
+        let (kind, number, bytes): (u8, u64, &[u8]) = match event {
+            Event::Act(client) => (1, *client as u64, &[]),
+            Event::GiveUp { connection, request, .. } => (2, connection << 32 | request, &[]),
+            Event::ToServer(on, bytes) => (3, on.connection << 8 | on.stream, bytes),
+            Event::ToClient(on, bytes) => (4, on.connection << 8 | on.stream, bytes),
+            Event::CutSeenByClient(connection) => (5, *connection, &[]),
+            Event::CutSeenByServer(connection) => (6, *connection, &[]),
+            Event::Turn(incarnation) => (7, *incarnation, &[]),
+            Event::Work(incarnation) => (8, *incarnation, &[]),
+            Event::Synced(incarnation) => (9, *incarnation, &[]),
+            Event::Housekeeping(incarnation) => (10, *incarnation, &[]),
+            Event::Restart => (11, 0, &[]),
+            Event::Fault(fault) => (12, *fault as u64, &[]),
+        };
+        self.trace.update(&[kind]).update(&number.to_le_bytes()).update(bytes);
+    }
+
+    fn schedule(&mut self, at: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.insert((at, self.scheduled), event);
+    }
+
+    fn soon(&mut self, within_ms: u64, event: Event) {
+        let at = self.now + self.rng.below(within_ms + 1);
+        self.schedule(at, event);
+    }
+
+    fn engine_now(&self) -> Millis {
+        self.clock.engine(self.now)
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Act(client) => self.act(client),
+            Event::GiveUp { client, connection, request } => self.give_up(client, connection, request),
+            Event::ToServer(on, bytes) => return self.server_hears(on, &bytes),
+            Event::ToClient(on, bytes) => return self.client_hears(on, &bytes),
+            Event::CutSeenByClient(connection) => self.cut_seen_by_client(connection),
+            Event::CutSeenByServer(connection) => self.close_at_server(connection),
+            Event::Turn(incarnation) if incarnation == self.incarnation => return self.turn(),
+            Event::Work(incarnation) if incarnation == self.incarnation => return self.work(),
+            Event::Synced(incarnation) if incarnation == self.incarnation => return self.synced(),
+            Event::Housekeeping(incarnation) if incarnation == self.incarnation => {
+                return self.housekeeping();
+            }
+            Event::Restart if self.node.is_none() => return self.start(),
+            Event::Fault(fault) => return self.fault(fault),
+            _ => {} // of an incarnation that is no more
+        }
+        Ok(())
+    }
+
+    // ---- clients and their connections ----
+
+    fn act(&mut self, client: usize) {
+        let pause = 2 + self.rng.below(2 * self.faults.pause_ms);
+        self.schedule(self.now + pause, Event::Act(client));
+        let may_begin = self.phase == Phase::Working;
+        if may_begin {
+            self.clients[client].lose_interest();
+        }
+        let now_known = (self.report.steps, self.witness.published());
+        if self.clients[client].connection.is_none() {
+            let connection = self.links.len() as u64 + 1;
+            self.links
+                .insert(connection, Link { client, arrives: Default::default(), is_closed_at_server: false });
+            let hello = self.clients[client].connect(connection);
+            self.send(TO_SERVER, Route { connection, stream: 0 }, &hello);
+        }
+        let Some((request, stream, bytes)) =
+            self.clients[client].ask(&self.pool, may_begin, now_known, &mut self.rng)
+        else {
+            return;
+        };
+        let connection = self.clients[client].connection.expect("it has connected just now");
+        self.send(TO_SERVER, Route { connection, stream }, &bytes);
+        let patience = self.rng.within(1_000..3_000);
+        self.schedule(self.now + patience, Event::GiveUp { client, connection, request });
+    }
+
+    fn give_up(&mut self, client: usize, connection: u64, request: u64) {
+        if self.clients[client].connection != Some(connection) || !self.clients[client].give_up(request) {
+            return;
+        }
+        if self.rng.one_in(2) {
+            self.soon(self.faults.delay_ms, Event::CutSeenByServer(connection));
+            self.clients[client].disconnect();
+        }
+    }
+
+    fn client_hears(&mut self, on: Route, bytes: &[u8]) -> Result<(), String> {
+        let connection = on.connection;
+        let client = self.links[&connection].client;
+        if self.clients[client].connection != Some(connection) {
+            return Ok(());
+        }
+        let heard = self.clients[client].receive(on.stream, bytes)?;
+        let step = self.report.steps;
+        for heard in heard {
+            self.witness.hear(connection, &heard, &self.oracle.published, step)?;
+            for token in issued(&heard.response) {
+                self.pool.learn(token, &mut self.rng);
+            }
+            if let (Response::Answers { answers, .. }, Ask::Validate { tokens, .. }) =
+                (&heard.response, &heard.sent.ask)
+            {
+                for (token, answer) in tokens.iter().zip(answers) {
+                    self.pool.heard(Token::from_bytes(*token).id, answer.verdict, &mut self.rng);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cut_seen_by_client(&mut self, connection: u64) {
+        let client = self.links[&connection].client;
+        if self.clients[client].connection == Some(connection) {
+            self.clients[client].disconnect();
+        }
+    }
+
+    fn close_at_server(&mut self, connection: u64) {
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.is_closed_at_server = true;
+        }
+        if let Some(node) = &mut self.node {
+            node.sessions.remove(&connection);
+        }
+    }
+
+    /// Sends bytes in pieces, each of which arrives after the one before.
+    fn send(&mut self, way: usize, on: Route, bytes: &[u8]) {
+        let mut rest = bytes;
+        let is_cut_up = self.rng.percent(self.faults.pieces_percent);
+        while !rest.is_empty() {
+            let length = match rest.len() as u64 {
+                all if !is_cut_up => all,
+                all if self.rng.one_in(3) => all.min(1),
+                all => 1 + self.rng.below(all),
+            };
+            let (piece, others) = rest.split_at(length as usize);
+            rest = others;
+            let mut delay = 1 + self.rng.below(self.faults.delay_ms);
+            if way == TO_SERVER && self.rng.below(1_000) < self.faults.stall_per_mille {
+                delay += 2_500;
+            }
+            let link = self.links.get_mut(&on.connection).expect("bytes go over a connection");
+            let arrives = &mut link.arrives[on.stream as usize][way];
+            let at = (*arrives).max(self.now + delay);
+            *arrives = at;
+            let event = match way {
+                TO_SERVER => Event::ToServer(on, piece.to_vec()),
+                _ => Event::ToClient(on, piece.to_vec()),
+            };
+            self.schedule(at, event);
+        }
+    }
+}
