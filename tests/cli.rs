@@ -320,8 +320,23 @@ fn an_identity_is_not_replaced_unasked_and_sees_what_it_administers() {
     let nobody = data.join("identities/nobody");
     let asked = run(data, &["validate", "-", "--identity", nobody.to_str().unwrap()], &token);
     assert_eq!(code(&asked), 2, "a missing right is no denial: {}", words(&asked));
-    let withdrawn = ["identity", "withdraw", "jeton:client:door", "--rights", "validate", "--tenant", "acme"];
+    let withdrawn = ["identity", "withdraw", "door", "--rights", "validate", "--tenant", "acme"];
     assert!(words(&run(data, &withdrawn, "")).contains("none"));
+}
+
+#[test]
+fn keys_are_never_replaced_because_an_authority_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    Server::start(data).terminate();
+    let identities = data.join("identities");
+    let key = std::fs::read(identities.join("server/server.key")).unwrap();
+    std::fs::remove_file(identities.join("ca.pem")).unwrap();
+    std::fs::remove_file(identities.join("ca.key")).unwrap();
+    let refused = run(data, &["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(code(&refused), 2);
+    assert!(one_line(&refused).contains("ca.pem is missing"), "{}", words(&refused));
+    assert_eq!(std::fs::read(identities.join("server/server.key")).unwrap(), key);
 }
 
 #[test]

@@ -202,6 +202,33 @@ async fn a_client_that_takes_its_time_to_read_is_waited_for() {
     assert!(answers.len() > 600 * 16_000, "every request is answered: {} bytes", answers.len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_given_up_makes_room_for_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let connection = raw_connection(&server).await;
+    let (mut send, mut unread) = connection.open_bi().await.unwrap();
+    let mut frames = Vec::new();
+    Request::Hello(Hello { version_min: 1, version_max: 1, features: 0 }).encode(0, &mut frames);
+    for id in 1..=200 {
+        encode_validate(id, &[[7; 32]; 1_000], &[], None, Sequence(0), true, &mut frames);
+    }
+    let flood = tokio::spawn(async move {
+        let _ = send.write_all(&frames).await; // until nobody reads it any more
+        send
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    let mut ping = Vec::new();
+    Request::Ping.encode(7, &mut ping);
+    send.write_all(&ping).await.unwrap();
+    unread.stop(0u32.into()).unwrap();
+    let mut answer = [0; 16];
+    let read = tokio::time::timeout(PATIENCE, receive.read_exact(&mut answer)).await;
+    read.expect("the other stream is read").unwrap();
+    flood.abort();
+}
+
 /// A connection of quinn's own, for what the client library does not do.
 async fn raw_connection(server: &Server) -> quinn::Connection {
     let dir = server.data.join("identities/admin");

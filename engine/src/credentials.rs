@@ -60,6 +60,14 @@ pub enum CredentialsError {
         /// Its folder.
         path: PathBuf,
     },
+    /// There is a server's key, and nobody it trusts.
+    #[error("{path} is missing although {key} is there: restore it; to begin anew with a development authority, remove both", path = path.display(), key = key.display())]
+    NoTrust {
+        /// The certificates of the authorities.
+        path: PathBuf,
+        /// The server's key.
+        key: PathBuf,
+    },
     /// There is no authority to sign with.
     #[error("{path} does not exist: this data directory has no development authority; `jeton serve` makes one", path = path.display())]
     NoAuthority {
@@ -128,6 +136,10 @@ impl Identities {
         let authority = self.dir.join("ca.pem");
         if authority.exists() {
             return Ok(false);
+        }
+        let server_key = self.dir.join("server/server.key");
+        if server_key.exists() && !self.is_development() {
+            return Err(CredentialsError::NoTrust { path: authority, key: server_key });
         }
         fs::create_dir_all(&self.dir).map_err(io_at(&self.dir))?;
         let key = KeyPair::generate()?;

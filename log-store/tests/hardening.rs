@@ -211,16 +211,23 @@ fn a_nearly_full_disk_takes_revokes_and_a_full_one_nothing() {
     assert!(matches!(append(u64::MAX, u64::MAX, AppendKind::Essential), Err(AppendError::Full { .. })));
 }
 
+/// sled writes this file in two steps.
+fn half_a_conf(dir: &Path) -> Vec<u8> {
+    let conf = fs::read(segment(dir).join("conf")).unwrap();
+    conf[..conf.len() / 2].to_vec()
+}
+
 #[test]
 fn what_a_crash_left_of_a_rotation_is_set_aside_and_the_log_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 4); // ends at 12
-    let leftover = dir.path().join("log").join(format!("{:020}", 13));
-    for content in [None, Some("torn")] {
+    filled(dir.path(), 4);
+    for is_torn in [false, true] {
+        let next = SledStore::open_read_only(dir.path(), OPTIONS).unwrap().head().sequence + 1;
+        let leftover = dir.path().join("log").join(format!("{next:020}"));
         fs::create_dir_all(&leftover).unwrap();
-        if let Some(content) = content {
-            fs::write(leftover.join("conf"), content).unwrap();
-            fs::write(leftover.join("db"), content).unwrap();
+        if is_torn {
+            fs::write(leftover.join("conf"), half_a_conf(dir.path())).unwrap();
+            fs::write(leftover.join("db"), "").unwrap();
         }
         let mut store = open(dir.path()).unwrap();
         let head = store.head();
@@ -239,7 +246,7 @@ fn a_segment_that_the_anchor_reaches_is_never_taken_for_a_leftover() {
     fill(&mut store, 3);
     drop(store); // as a crash would: the anchor was synced with the first commit of each segment
     let last = dir.path().join("log").join(format!("{:020}", 7));
-    fs::write(last.join("conf"), "torn").unwrap();
+    fs::write(last.join("conf"), half_a_conf(dir.path())).unwrap();
     let refused = open(dir.path()).unwrap_err().to_string();
     assert!(refused.starts_with("the log is broken at sequence number 7: "), "{refused}");
 }
@@ -285,4 +292,26 @@ fn a_damaged_log_can_still_be_read_for_repair_as_far_as_it_goes() {
     let mut store = SledStore::open_for_repair(dir.path(), OPTIONS).unwrap();
     assert_eq!((store.head().sequence, store.anchor()), (15, None));
     assert_eq!(store.read_from(1, 1 << 20).unwrap().len(), 5);
+}
+
+#[test]
+fn a_first_start_that_was_cut_short_at_any_step_is_made_good_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 1);
+    let name = dir.path().join("log.id");
+    let named = fs::read(&name).unwrap();
+    for content in [None, Some("")] {
+        fs::remove_file(&name).unwrap();
+        if let Some(content) = content {
+            fs::write(&name, content).unwrap();
+        }
+        drop(open(dir.path()).unwrap());
+        assert_eq!(fs::read(&name).unwrap(), named);
+    }
+    let fresh = tempfile::tempdir().unwrap();
+    fs::write(fresh.path().join("log.id"), "").unwrap();
+    assert_eq!(open(fresh.path()).unwrap().log_id(), [5; 16]);
+    fs::write(&name, "nonsense").unwrap();
+    let refused = open(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("remove it if"), "{refused}");
 }

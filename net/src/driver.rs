@@ -395,7 +395,10 @@ impl Driver {
                     if conn.handshake_until.take().is_some() {
                         self.handshaking -= 1;
                     }
-                    self.events.push_back(DriverEvent::Connected(id));
+                    // It may have been given up in the very turn that it was done.
+                    if !conn.is_lost {
+                        self.events.push_back(DriverEvent::Connected(id));
+                    }
                 }
                 Event::ConnectionLost { reason } => {
                     if conn.handshake_until.take().is_some() {

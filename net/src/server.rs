@@ -248,7 +248,13 @@ impl<D: Validate + Submit> Server<D> {
         let now_ms = self.now_ms(now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.flush(now, conn, stream, driver);
-        for stream in client.streams_to_read(now_ms) {
+        self.read_on(now, now_ms, conn, driver);
+    }
+
+    /// Reads streams that were held back, as far as there is room again.
+    fn read_on(&mut self, now: Instant, now_ms: u64, conn: ConnId, driver: &mut Driver) {
+        let streams = self.clients.get_mut(&conn).map(|client| client.streams_to_read(now_ms));
+        for stream in streams.into_iter().flatten() {
             self.read(now, conn, stream, driver);
         }
     }
@@ -314,6 +320,8 @@ impl<D: Validate + Submit> Server<D> {
         closes.into_iter().for_each(|(conn, code, reason)| self.close(now, conn, code, reason, driver));
         let next = self.clients.values().filter_map(|client| client.session.next_timeout_ms()).min();
         self.deadline = next.map(|at| self.epoch + Duration::from_millis(at));
+        let conns: Vec<_> = self.clients.keys().copied().collect();
+        conns.into_iter().for_each(|conn| self.read_on(now, now_ms, conn, driver));
         self.looked_around = now;
     }
 }
@@ -327,6 +335,7 @@ impl<D: Validate + Submit> Handler for Server<D> {
             DriverEvent::Stopped(conn, stream) => {
                 if let Some(client) = self.clients.get_mut(&conn) {
                     client.handle_stopped(conn, stream, driver);
+                    self.read_on(now, self.now_ms(now), conn, driver);
                 }
             }
             DriverEvent::Lost(conn, reason) => {

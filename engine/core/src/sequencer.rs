@@ -313,6 +313,9 @@ impl<T> Sequencer<T> {
     /// # Panics
     /// If that was never handed out.
     pub fn handle_durable(&mut self, sequence: Sequence) {
+        if self.has_failed {
+            return; // too late: what waited for it was told that nobody knows
+        }
         assert!(sequence <= self.watermarks.appended, "only what was handed out can become durable");
         assert!(sequence >= self.watermarks.durable, "nothing durable is taken back");
         self.watermarks.durable = sequence;

@@ -47,7 +47,8 @@ pub(super) struct Create {
 pub(super) struct Change {
     #[command(flatten)]
     target: Target,
-    /// The identity: the URI SAN of its certificate.
+    /// The identity: the URI SAN of its certificate; NAME alone stands for jeton:client:NAME.
+    #[arg(value_parser = parse_identity)]
     client: Name,
     /// issue,validate,revoke,inspect,audit,admin, or all.
     #[arg(long, value_name = "RIGHTS")]
@@ -64,6 +65,12 @@ pub(super) struct Tenant {
     target: Target,
     /// Its name.
     name: Name,
+}
+
+/// A URI has a scheme; what has none is the short name of an identity of ours.
+fn parse_identity(text: &str) -> Result<Name, String> {
+    let uri = if text.contains(':') { text.to_owned() } else { format!("jeton:client:{text}") };
+    uri.parse().map_err(|error| format!("{error}"))
 }
 
 impl IdentityCommand {
@@ -85,15 +92,14 @@ impl Create {
             "a certificate is signed by the authority of a data directory on this machine (--data); a remote server's \
              clients are given rights with `jeton identity grant`"
         );
+        anyhow::ensure!(
+            self.rights.is_none() || running_address(&data).is_some(),
+            "no server runs on {} to give it rights: start one, or leave --rights away and use `jeton identity grant` later",
+            data.display()
+        );
         let identities = Identities::of(&data);
         let (identity, dir) = identities.create_client(&self.name, self.force)?;
         if let Some(rights) = self.rights {
-            anyhow::ensure!(
-                running_address(&data).is_some(),
-                "{identity} was made in {}, but no server runs on {} to give it rights: use `jeton identity grant` later",
-                dir.display(),
-                data.display()
-            );
             let client: Name = identity.parse()?;
             self.target
                 .with(async |admin| Ok(admin.grant_rights(client, self.tenant.clone(), rights).await?))?;

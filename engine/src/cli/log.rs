@@ -199,7 +199,7 @@ async fn replay(
         Source::Files(store) => store.anchor().map(|anchor| crate::engine::anchor_of(&anchor)),
         Source::Server(_) => None,
     };
-    let config = StateConfig { huge_pages: false, ..StateConfig::default() };
+    let config = StateConfig { huge_pages: false, tokens_max: i32::MAX as u32 - 1, ..StateConfig::default() };
     let mut replay = Replay::new(log, Partition(0), config, anchor)?;
     let mut pages: VecDeque<Vec<u8>> = VecDeque::new();
     loop {

@@ -71,6 +71,7 @@ impl SequencerThread {
     }
 
     fn run_unguarded(&mut self) {
+        self.tick();
         let mut is_open = true;
         while is_open || !self.is_done() {
             is_open &= self.wait(is_open);

@@ -9,6 +9,8 @@ use super::open::Options;
 use super::segment::{Segment, SegmentError, copy_dir};
 use crate::store::{Archive, Damage, ReadError, StoredBatch};
 
+/// sled's cache for a copy: it is read once from front to back.
+const COPY_CACHE_BYTES: u64 = 4 << 20;
 /// The name of a copy within its temporary directory.
 const COPY: &str = "segment";
 /// Copies kept at a time, so that two readers in different segments do not copy anew for every page.
@@ -129,7 +131,11 @@ impl Copied {
             Ok(dir) => dir,
             Err(_) => Self::copy(path, tempfile::tempdir())?,
         };
-        Ok(Self { first, segment: Segment::open(&dir.path().join(COPY), options.cache_bytes)?, _dir: dir })
+        Ok(Self {
+            first,
+            segment: Segment::open_copy(&dir.path().join(COPY), options.cache_bytes.min(COPY_CACHE_BYTES))?,
+            _dir: dir,
+        })
     }
 
     fn copy(path: &Path, dir: io::Result<tempfile::TempDir>) -> io::Result<tempfile::TempDir> {

@@ -140,17 +140,24 @@ fn named_log(path: &Path) -> Result<Option<LogId>, OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_at(path)(error)),
         Ok(text) => {
-            let unreadable = || io_at(path)(io::Error::other("it holds no log id"));
-            let number = u128::from_str_radix(text.trim(), 16).map_err(|_| unreadable())?;
+            // Nothing in it: of a start that a crash cut short.
+            if text.trim().is_empty() {
+                return Ok(None);
+            }
+            let number = u128::from_str_radix(text.trim(), 16);
+            let unreadable = "it holds no log id: remove it if the log beside it is the right one";
+            let number = number.map_err(|_| io_at(path)(io::Error::other(unreadable)))?;
             Ok(Some(number.to_be_bytes()))
         }
     }
 }
 
 fn name_log(path: &Path, log_id: LogId) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let next = path.with_extension("next");
+    let mut file = File::create(&next)?;
     write!(file, "{:032x}", u128::from_be_bytes(log_id))?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(next, path)
 }
 
 fn remove_scratch(dir: &Path) -> io::Result<()> {
@@ -194,14 +201,16 @@ impl SledStore {
             _ if named.is_some() => return Err(OpenError::Gone { path: name_path, dir }),
             _ => (new_log_id, 0),
         };
-        match named {
-            Some(named) if named != log_id => return Err(OpenError::Another { path: name_path, dir }),
-            Some(_) => {}
-            None => name_log(&name_path, log_id).and_then(|()| sync_dir(data)).map_err(io_at(&name_path))?,
+        if named.is_some_and(|named| named != log_id) {
+            return Err(OpenError::Another { path: name_path, dir });
         }
         (store.log_id, store.writing) = (log_id, Writing::Behind { counter });
         if counter == 0 {
             store.go_live().map_err(|error| store.open_error(error))?; // there is nothing yet that could be changed
+        }
+        if named.is_none() {
+            // Only now that there is a log: if we die before this, the next start names what it finds.
+            name_log(&name_path, log_id).and_then(|()| sync_dir(data)).map_err(io_at(&name_path))?;
         }
         Ok(store)
     }

@@ -149,6 +149,20 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 impl Segment {
     /// Opens the segment in `path`, which is made if it is missing, and syncs what sled made (point 3).
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, SegmentError> {
+        let segment = Self::open_copy(path, cache_bytes)?;
+        // If we die before these, the directory holds nothing that was ever acknowledged.
+        segment.file.sync_all()?;
+        let conf = path.join("conf");
+        if conf.exists() {
+            File::open(conf)?.sync_all()?;
+        }
+        sync_dir(path)?;
+        path.parent().map_or(Ok(()), sync_dir)?;
+        Ok(segment)
+    }
+
+    /// Opens a copy to read it: nothing in it has to last.
+    pub(super) fn open_copy(path: &Path, cache_bytes: u64) -> Result<Self, SegmentError> {
         fs::create_dir_all(path)?;
         // Point 3: left over from a crash inside sled; it would trip over them.
         remove_files(path, |file| {
@@ -159,14 +173,6 @@ impl Segment {
             opened => opened?,
         };
         let file = File::options().read(true).write(true).open(path.join("db"))?;
-        // If we die before these, the directory holds nothing that was ever acknowledged.
-        file.sync_all()?;
-        let conf = path.join("conf");
-        if conf.exists() {
-            File::open(conf)?.sync_all()?;
-        }
-        sync_dir(path)?;
-        path.parent().map_or(Ok(()), sync_dir)?;
         let segment = Self { db, file, path: path.to_owned() };
         segment.assert_no_blobs()?;
         Ok(segment)

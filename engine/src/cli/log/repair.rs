@@ -47,6 +47,7 @@ struct Found {
 impl Repair {
     pub(in crate::cli) fn run(self, json: bool) -> anyhow::Result<Ending> {
         let data = self.data.unwrap_or_else(default_data);
+        finish_interrupted(&data)?;
         let mut store = SledStore::open_for_repair(&data, Options::default())?;
         let found = survey(&mut store)?;
         let is_whole =
@@ -64,6 +65,23 @@ impl Repair {
         });
         print(json, &value, || describe(&found, is_whole, kept.as_deref()))
     }
+}
+
+/// A repair that was cut short between its two renames is carried to its end.
+fn finish_interrupted(data: &Path) -> anyhow::Result<()> {
+    let fresh = data.join("log.repaired");
+    if !data.join("log").exists() && fresh.join("log").is_dir() {
+        put_in_place(data, &fresh)?;
+    }
+    Ok(())
+}
+
+fn put_in_place(data: &Path, fresh: &Path) -> anyhow::Result<()> {
+    fs::rename(fresh.join("log"), data.join("log"))?;
+    fs::rename(fresh.join("log.id"), data.join("log.id"))?;
+    fs::File::open(data)?.sync_all()?;
+    let _ = fs::remove_dir_all(fresh);
+    Ok(())
 }
 
 fn describe(found: &Found, is_whole: bool, kept: Option<&Path>) -> String {
@@ -98,7 +116,7 @@ fn survey(store: &mut SledStore) -> anyhow::Result<Found> {
     };
     let first = first.context("this log holds nothing")?;
     let log = open(&first.bytes).context("nothing of this log can be verified")?.end.log;
-    let config = StateConfig { huge_pages: false, ..StateConfig::default() };
+    let config = StateConfig { huge_pages: false, tokens_max: i32::MAX as u32 - 1, ..StateConfig::default() };
     let mut replay = Replay::new(log, Partition(0), config, None)?;
     let mut found = Found { log, batches: 0, last: Sequence(0), anchored, broken: None };
     loop {
@@ -144,15 +162,13 @@ fn rebuild(data: &Path, mut store: SledStore, found: &Found) -> anyhow::Result<P
         into.append(head, &batches, AppendKind::Essential)?;
     }
     Box::new(into).close()?;
+    drop(store); // and the copies it has read from, which lie in the old directory
     let old = (1..1_000)
         .map(|number| data.join(format!("log.damaged-{number}")))
         .find(|path| !path.exists())
         .context("there are a thousand damaged logs here already")?;
-    // If we die between these, both are there under their names, and nothing was lost.
+    // If we die between these, both are there under their names, and the next repair goes on.
     fs::rename(data.join("log"), &old)?;
-    fs::rename(fresh.join("log"), data.join("log"))?;
-    fs::rename(fresh.join("log.id"), data.join("log.id"))?;
-    fs::File::open(data)?.sync_all()?;
-    let _ = fs::remove_dir_all(&fresh);
+    put_in_place(data, &fresh)?;
     Ok(old)
 }
