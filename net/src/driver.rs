@@ -6,9 +6,10 @@
 
 mod cid;
 mod config;
+mod io;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,70 +20,13 @@ use quinn_proto::{
 };
 
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
+pub use io::{ConnId, DriverEvent, Origin, Read, Transmit};
 
 /// The client's side of TLS, ready for any number of connections.
 pub type ClientCrypto = quinn_proto::crypto::rustls::QuicClientConfig;
 
 /// How long a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
-
-/// Names a connection of a driver, until [`DriverEvent::Lost`] was taken for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(usize);
-
-/// Where a datagram came from, and how.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// The sender.
-    pub remote: SocketAddr,
-    /// The address it was sent to, if the socket says so.
-    pub local_ip: Option<IpAddr>,
-    /// Its ECN bits.
-    pub ecn: Option<u8>,
-}
-
-/// Datagrams to send: the buffer's bytes, cut into segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// The receiver.
-    pub destination: SocketAddr,
-    /// How many bytes of the buffer.
-    pub size: usize,
-    /// The size of each datagram but the last; `None` for a single one.
-    pub segment_size: Option<usize>,
-    /// ECN bits to set.
-    pub ecn: Option<u8>,
-    /// The address to send from.
-    pub src_ip: Option<IpAddr>,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DriverEvent {
-    /// A handshake is done.
-    Connected(ConnId),
-    /// A stream has bytes, or its end, to read.
-    Readable(ConnId, u64),
-    /// A stream that was full takes bytes again.
-    Writable(ConnId, u64),
-    /// The peer wants nothing more of a stream.
-    Stopped(ConnId, u64),
-    /// The connection is gone, with why.
-    Lost(ConnId, String),
-}
-
-/// What a read brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// Bytes; there may be more.
-    Data(Bytes),
-    /// Nothing for now.
-    Blocked,
-    /// The peer has said all it will.
-    Finished,
-    /// The stream was reset, or never was.
-    Gone,
-}
 
 struct Conn {
     inner: Connection,
@@ -226,7 +170,7 @@ impl Driver {
     fn respond(&mut self, transmit: quinn_proto::Transmit, bytes: Vec<u8>) {
         // Bounded: what cannot be sent at once is not worth keeping.
         if self.stateless.len() < self.limits.stateless_max {
-            self.stateless.push_back((transmit_of(&transmit), bytes));
+            self.stateless.push_back((Transmit::of(&transmit), bytes));
         }
     }
 
@@ -285,7 +229,7 @@ impl Driver {
         config.transport_config(Arc::new(client_transport(self.large_datagrams)));
         let (handle, inner) = self.endpoint.connect(now, config, remote, server_name)?;
         self.add(now, handle, inner);
-        Ok(ConnId(handle.0))
+        Ok(ConnId::of(handle))
     }
 
     /// Opens a bidirectional stream; `None` if the peer allows no more for now.
@@ -383,7 +327,7 @@ impl Driver {
 
     fn collect_events(&mut self, handle: ConnectionHandle) {
         let Some(conn) = self.conns.get_mut(&handle) else { return };
-        let id = ConnId(handle.0);
+        let id = ConnId::of(handle);
         while let Some(event) = conn.inner.poll_endpoint_events() {
             if let Some(event) = self.endpoint.handle_event(handle, event) {
                 conn.inner.handle_event(event);
@@ -438,7 +382,7 @@ impl Driver {
                 continue;
             };
             if let Some(transmit) = conn.inner.poll_transmit(now, self.limits.segments_max, buffer) {
-                return Some(transmit_of(&transmit));
+                return Some(Transmit::of(&transmit));
             }
             self.dirty.pop_front();
             conn.is_dirty = false;
@@ -470,16 +414,10 @@ impl Driver {
     }
 }
 
-impl ConnId {
-    fn handle(self) -> ConnectionHandle {
-        ConnectionHandle(self.0)
-    }
-}
-
 /// Says once that a connection is gone.
 fn lose(events: &mut VecDeque<DriverEvent>, conn: &mut Conn, handle: ConnectionHandle, reason: String) {
     if !std::mem::replace(&mut conn.is_lost, true) {
-        events.push_back(DriverEvent::Lost(ConnId(handle.0), reason));
+        events.push_back(DriverEvent::Lost(ConnId::of(handle), reason));
     }
 }
 
@@ -493,16 +431,6 @@ fn words_for(reason: &ConnectionError) -> String {
             )
         }
         other => other.to_string(),
-    }
-}
-
-fn transmit_of(transmit: &quinn_proto::Transmit) -> Transmit {
-    Transmit {
-        destination: transmit.destination,
-        size: transmit.size,
-        segment_size: transmit.segment_size,
-        ecn: transmit.ecn.map(|ecn| ecn as u8),
-        src_ip: transmit.src_ip,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The client: what can be asked, and how patiently.
 
+mod asking;
+
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +15,6 @@ use jeton_core::rights::Rights;
 use jeton_core::time::Seconds;
 use jeton_core::token::{Token, TokenId};
 use jeton_core::verdict::Answer;
-use jeton_wire::frame::REQUEST_BYTES_MAX;
 use jeton_wire::request::{Request, encode_validate};
 use jeton_wire::response::{HelloAck, Response};
 use tokio::sync::{Mutex, Semaphore};
@@ -25,12 +26,6 @@ use crate::{Check, Error, Name};
 
 /// Tokens in one frame of a batch.
 const FRAME_TOKENS: usize = 512;
-/// A try may take this part of a request's deadline.
-const TRIES_PER_DEADLINE: u32 = 3;
-/// The first pause before a new connection; it doubles, with jitter.
-const RECONNECT_FIRST: Duration = Duration::from_millis(20);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
-
 /// What the answers of a validate must rest on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
@@ -128,93 +123,6 @@ impl Client {
             link.end();
         }
         let _ = tokio::time::timeout(FAREWELL, self.0.endpoint.wait_idle()).await;
-    }
-
-    /// The connection, within the deadline of a request.
-    async fn linked(&self) -> Result<Arc<Link>, Error> {
-        tokio::time::timeout(self.0.config.deadline, self.link()).await.map_err(|_| Error::Deadline)?
-    }
-
-    /// The connection, made anew if it was lost.
-    async fn link(&self) -> Result<Arc<Link>, Error> {
-        let mut current = self.0.link.lock().await;
-        if let Some(link) = current.as_ref().filter(|link| link.is_open()) {
-            return Ok(Arc::clone(link));
-        }
-        *current = None;
-        let link = Arc::new(Link::open(&self.0.endpoint, &self.0.config).await?);
-        *current = Some(Arc::clone(&link));
-        Ok(link)
-    }
-
-    /// Asks until there is an answer or the deadline has passed: again on a new connection if one was lost, again
-    /// after a pause if the server is busy.
-    async fn ask(&self, encode: impl Fn(u64, &mut Vec<u8>)) -> Result<(Response, LogId), Error> {
-        // The server ends the conversation with whoever sends more than it takes: say so before.
-        let mut frame = Vec::new();
-        encode(0, &mut frame);
-        if frame.len() > REQUEST_BYTES_MAX {
-            return Err(Error::TooLarge { bytes: frame.len(), max: REQUEST_BYTES_MAX });
-        }
-        // What kept it from an answer so far: better than a bare "too late".
-        let obstacle = std::sync::Mutex::new(None);
-        let asking = async {
-            let _permit = self.0.in_flight.acquire().await.map_err(|_| unexpected())?;
-            let mut pause = RECONNECT_FIRST;
-            let mut busy = 0;
-            loop {
-                let answer = match self.link().await {
-                    Ok(link) => self.ask_once(&link, &encode).await,
-                    Err(error) => Err(error),
-                };
-                match answer {
-                    Ok((Response::Busy { retry_ms }, _)) => {
-                        busy += 1;
-                        if busy > self.0.config.busy_retries_max {
-                            return Err(Error::Busy);
-                        }
-                        tokio::time::sleep(jittered(Duration::from_millis(u64::from(retry_ms)) * busy)).await;
-                    }
-                    Ok((Response::NotAllowed, _)) => return Err(Error::NotAllowed),
-                    Ok((Response::Failed(message), _)) => return Err(Error::Failed(message)),
-                    Ok(answer) => return Ok(answer),
-                    Err(error) if error.is_lost() => {
-                        tracing::debug!(%error, "asking again on a new connection");
-                        *obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        tokio::time::sleep(jittered(pause)).await;
-                        pause = (pause * 2).min(RECONNECT_MAX);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        let answer = tokio::time::timeout(self.0.config.deadline, asking).await;
-        answer.unwrap_or_else(|_| {
-            let obstacle = obstacle.lock().unwrap_or_else(PoisonError::into_inner).take();
-            Err(obstacle.unwrap_or(Error::Deadline))
-        })
-    }
-
-    /// One try. A server that is gone without a word would be noticed by its silence only, after 10 s: one from which
-    /// nothing at all comes for a part of the deadline, not even the answer to a ping, is given up, and the request goes
-    /// out again on a new connection. A write that only takes long is waited for.
-    async fn ask_once(
-        &self,
-        link: &Link,
-        encode: impl Fn(u64, &mut Vec<u8>),
-    ) -> Result<(Response, LogId), Error> {
-        let patience = self.0.config.deadline / TRIES_PER_DEADLINE;
-        let mut call = std::pin::pin!(link.call(encode));
-        loop {
-            if let Ok(answer) = tokio::time::timeout(patience, &mut call).await {
-                return answer.map(|response| (response, link.ack.log));
-            }
-            let ping = link.call(|id, into| Request::Ping.encode(id, into));
-            if !link.heard_within(patience) && tokio::time::timeout(patience, ping).await.is_err() {
-                link.give_up();
-                return Err(Error::Closed("the server did not answer".to_owned()));
-            }
-        }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, (LogId, Sequence)> {
@@ -528,11 +436,4 @@ impl Client {
             _ => Err(unexpected()),
         }
     }
-}
-
-/// Between half and all of `pause`, so that many clients do not come back at once.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [0; 1];
-    let _ = getrandom::fill(&mut byte); // without it they do come back at once
-    pause / 2 + pause * u32::from(byte[0]) / 512
 }
