@@ -10,6 +10,8 @@ use jeton_tests::{Server, issue_for, run};
 
 const ROUNDS: u64 = 20;
 const WRITERS: usize = 4;
+/// Tokens of one issue: enough to fill a segment every few rounds.
+const TOKENS: usize = 64;
 
 /// What one writer was told before its server died.
 #[derive(Default)]
@@ -28,12 +30,12 @@ async fn write(client: Client, writer: usize, is_over: Arc<AtomicBool>) -> Told 
     while !is_over.load(Ordering::Relaxed) {
         let answer = tokio::time::timeout(
             Duration::from_secs(2),
-            client.issue(issue_for(&[subject.as_str(); 8]), None),
+            client.issue(issue_for(&[subject.as_str(); TOKENS]), None),
         )
         .await;
         let Ok(Ok(issued)) = answer else { break };
         let mut tokens = issued.tokens.into_iter();
-        let victim = tokens.next().expect("eight tokens");
+        let victim = tokens.next().expect("as many tokens as subjects");
         told.issued.extend(tokens);
         let revoke = client.revoke(RevokeTarget::Id(victim.id));
         match tokio::time::timeout(Duration::from_secs(2), revoke).await {
@@ -60,7 +62,9 @@ async fn twenty_kills_under_load_lose_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut all = Told::default();
     for round in 0..ROUNDS {
-        let server = Server::start(dir.path());
+        // The smallest segments there are, so that some are killed while the log goes on to the next.
+        let flags = ["--listen", "127.0.0.1:0", "--cores", "1"];
+        let server = Server::start_as(dir.path(), &flags, &[("JETON_SEGMENT_MIB", "1")]);
         check(&server.admin().await, &all).await;
         let is_over = Arc::new(AtomicBool::new(false));
         let mut writers = tokio::task::JoinSet::new();
@@ -85,6 +89,9 @@ async fn twenty_kills_under_load_lose_nothing_acknowledged() {
         all.issued.len(),
         all.revoked.len()
     );
+    let segments = std::fs::read_dir(dir.path().join("log")).unwrap();
+    let segments = segments.filter(|entry| entry.as_ref().unwrap().file_name().len() == 20).count();
+    assert!(segments > 3, "{segments} segments");
     let verified = run(dir.path(), &["log", "verify"], "");
     assert!(verified.status.success(), "{verified:?}");
 }
