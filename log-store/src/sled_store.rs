@@ -25,7 +25,7 @@ pub use open::{DataLock, OpenError, Options};
 pub(crate) use segment::BATCH_BYTES_MAX;
 
 use self::anchor::AnchorFile;
-use self::closed::{ClosedSegments, following, segment_of, segment_path};
+use self::closed::{COPIES_FOR_AUDIT, ClosedSegments, following, segment_of, segment_path};
 use self::segment::{Segment, SegmentError, sync_dir};
 use crate::store::{
     Anchor, AppendError, AppendKind, Archive, Durability, LogId, LogStore, Position, ReadError, Space,
@@ -236,7 +236,7 @@ impl LogStore for SledStore {
     }
 
     fn archive(&self) -> Box<dyn Archive> {
-        Box::new(ClosedSegments::new(self.dir.clone(), self.options))
+        Box::new(ClosedSegments::new(self.dir.clone(), self.options, COPIES_FOR_AUDIT))
     }
 
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {

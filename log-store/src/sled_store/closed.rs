@@ -13,14 +13,18 @@ use crate::store::{Archive, Damage, ReadError, StoredBatch};
 const COPY_CACHE_BYTES: u64 = 4 << 20;
 /// The name of a copy within its temporary directory.
 const COPY: &str = "segment";
-/// Copies kept at a time, so that two readers in different segments do not copy anew for every page.
-const COPIES_MAX: usize = 2;
+/// Copies that whoever opens the log keeps at a time: a replay goes from front to back, and an open sled database takes
+/// some 100 MB that the process does not get rid of.
+pub(super) const COPIES_FOR_REPLAY: usize = 1;
+/// Copies that auditors' reads keep at a time, so that two readers in different segments do not copy anew for every page.
+pub(super) const COPIES_FOR_AUDIT: usize = 2;
 
 /// Reads segments that nobody writes to.
 pub(super) struct ClosedSegments {
     /// `<data>/log`.
     dir: PathBuf,
     options: Options,
+    copies_max: usize,
     /// Copies at hand, the one used last in front.
     copies: VecDeque<Copied>,
 }
@@ -76,8 +80,8 @@ pub(super) fn following(
 }
 
 impl ClosedSegments {
-    pub(super) fn new(dir: PathBuf, options: Options) -> Self {
-        Self { dir, options, copies: VecDeque::new() }
+    pub(super) fn new(dir: PathBuf, options: Options, copies_max: usize) -> Self {
+        Self { dir, options, copies_max, copies: VecDeque::new() }
     }
 
     /// A copy of a segment, kept until others were asked for.
@@ -85,7 +89,7 @@ impl ClosedSegments {
         match self.copies.iter().position(|copied| copied.first == first) {
             Some(at) => self.copies.swap(0, at),
             None => {
-                self.copies.truncate(COPIES_MAX - 1); // before the new one: this frees its space first
+                self.copies.truncate(self.copies_max - 1); // before the new one: this frees its space first
                 let copied = Copied::of(&segment_path(&self.dir, first), first, &self.dir, &self.options)?;
                 self.copies.push_front(copied);
             }

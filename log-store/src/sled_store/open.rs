@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::anchor::{self, Note};
-use super::closed::{ClosedSegments, segments};
+use super::closed::{COPIES_FOR_REPLAY, ClosedSegments, segments};
 use super::segment::{Segment, SegmentError, sync_dir};
 use super::{SledStore, Writing};
 use crate::store::{Anchor, Damage, LogId, Position};
@@ -256,7 +256,7 @@ impl SledStore {
         };
         Ok(Self {
             segments: segments(&dir).map_err(io_at(&dir))?,
-            closed: ClosedSegments::new(dir.clone(), options),
+            closed: ClosedSegments::new(dir.clone(), options, COPIES_FOR_REPLAY),
             dir,
             options,
             log_id,
