@@ -178,7 +178,7 @@ impl LogStore for SledStore {
     }
 
     fn first(&self) -> u64 {
-        self.segments.first().copied().unwrap_or(self.head.sequence + 1)
+        self.segments.first().copied().unwrap_or_else(|| self.head.sequence + 1)
     }
 
     fn anchor(&self) -> Option<Anchor> {

@@ -295,6 +295,22 @@ fn a_damaged_log_can_still_be_read_for_repair_as_far_as_it_goes() {
 }
 
 #[test]
+fn a_log_whose_last_segment_does_not_open_can_still_be_read_for_repair_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 1, ..OPTIONS };
+    let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+    fill(&mut store, 3);
+    drop(store);
+    let last = dir.path().join("log").join(format!("{:020}", 7));
+    fs::write(last.join("conf"), half_a_conf(dir.path())).unwrap();
+    let mut store = SledStore::open_for_repair(dir.path(), OPTIONS).unwrap();
+    assert_eq!(store.first(), 1);
+    assert_eq!(store.read_from(1, 1 << 20).unwrap().last().unwrap().last, 3);
+    assert_eq!(store.read_from(4, 1 << 20).unwrap().last().unwrap().last, 6);
+    assert!(matches!(store.read_from(7, 1 << 20), Err(ReadError::Damaged(Damage { first_broken: 7, .. }))));
+}
+
+#[test]
 fn a_first_start_that_was_cut_short_at_any_step_is_made_good_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 1);
