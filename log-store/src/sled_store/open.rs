@@ -160,6 +160,18 @@ fn name_log(path: &Path, log_id: LogId) -> io::Result<()> {
     fs::rename(next, path)
 }
 
+/// Makes the data directory's own name durable, and those of the directories above it: whoever made them did not.
+/// Those that may not be read are older than this user's data.
+fn sync_above(data: &Path) -> io::Result<()> {
+    for dir in data.canonicalize()?.ancestors().skip(1) {
+        match sync_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
 fn remove_scratch(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -206,6 +218,7 @@ impl SledStore {
         }
         (store.log_id, store.writing) = (log_id, Writing::Behind { counter });
         if counter == 0 {
+            sync_above(data).map_err(io_at(data))?;
             store.go_live().map_err(|error| store.open_error(error))?; // there is nothing yet that could be changed
         }
         if named.is_none() {
