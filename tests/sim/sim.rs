@@ -15,7 +15,7 @@ mod model;
 mod node;
 mod oracle;
 mod plan;
-mod rng;
+pub(crate) mod rng;
 mod seen;
 mod witness;
 mod workload;

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the real `jeton` binary as a process, and clients that talk to it over real QUIC.
-//! Beside it, the simulator ([`sim`]).
+//! Beside it, the simulator ([`sim`]), and power loss and faults under the real store ([`power`]).
 
+#[path = "../power/power.rs"]
+pub mod power;
 #[path = "../sim/sim.rs"]
 pub mod sim;
 

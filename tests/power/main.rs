@@ -1,0 +1,97 @@
+//! Cuts the power of a log's life at every sync, by hand: one seed again, or many.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use jeton_tests::power::{Campaign, Lie, Report, Script, drive};
+
+/// Records what the real store does to its files, and opens what a power cut may leave of them at each sync.
+#[derive(Debug, Parser)]
+#[command(name = "power", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    driven: Option<Driven>,
+    /// One seed.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// A range of seeds, `FROM..TO`.
+    #[arg(long, value_parser = range, default_value = "0..1")]
+    seeds: (u64, u64),
+    /// Commits of each life.
+    #[arg(long, default_value_t = 200)]
+    commits: usize,
+    /// Only this sync point of it.
+    #[arg(long)]
+    point: Option<usize>,
+    /// What the store is taken to leave out, to see it found.
+    #[arg(long, value_parser = lie)]
+    lie: Option<Lie>,
+}
+
+/// What the process that is recorded does.
+#[derive(Debug, Subcommand)]
+enum Driven {
+    /// Lives a log's life in a directory: started by the other commands, under the shim.
+    #[command(hide = true)]
+    Drive {
+        #[arg(long)]
+        seed: Option<u64>,
+        #[arg(long, default_value_t = 200)]
+        commits: usize,
+        root: PathBuf,
+    },
+}
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text.split_once("..").ok_or("a range is written FROM..TO")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("{text} is no seed"));
+    Ok((number(from)?, number(to)?))
+}
+
+fn lie(text: &str) -> Result<Lie, String> {
+    let lies = [Lie::NoDataSync, Lie::NoDirectorySync, Lie::NoAnchorSync];
+    let named = lies.into_iter().find(|lie| format!("{lie:?}") == text);
+    named.ok_or_else(|| format!("it leaves out one of {lies:?}"))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(Driven::Drive { seed, commits, root }) = arguments.driven {
+        let script = seed.map_or_else(Script::steps_of_a_store, |seed| Script::life(seed, commits));
+        return match drive(&script, &root) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(words) => {
+                println!("broken: {words}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let (from, to) = arguments.seed.map_or(arguments.seeds, |seed| (seed, seed + 1));
+    let driver = std::env::current_exe().expect("it has a path");
+    let mut is_broken = false;
+    for seed in from..to {
+        let began = Instant::now();
+        let campaign =
+            Campaign { seed, commits: arguments.commits, lie: arguments.lie, point: arguments.point };
+        let report = campaign.run(&driver);
+        print(seed, &report, began);
+        is_broken |= report.broken_count > 0;
+    }
+    if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn print(seed: u64, report: &Report, began: Instant) {
+    println!(
+        "seed {seed}: {} sync points, {} images, {} different, {} with a commit that was not acknowledged, {} broken, {:.1} s",
+        report.points,
+        report.images,
+        report.distinct,
+        report.kept_unacknowledged,
+        report.broken_count,
+        began.elapsed().as_secs_f64()
+    );
+    report.refused.iter().for_each(|(words, times)| println!("{times:>8}  refused: {words}"));
+    report.broken.iter().for_each(|words| println!("{words}"));
+}

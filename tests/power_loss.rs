@@ -1,0 +1,51 @@
+//! The power goes at every sync of a log's life, in six ways: nothing acknowledged is missing, and the log goes on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+
+use jeton_tests::power::{Campaign, Lie, Report};
+
+/// The gate's seed; others are for the long mode, `cargo run -p jeton-tests --bin power`.
+const SEED: u64 = 0;
+
+fn run(commits: usize, lie: Option<Lie>) -> Report {
+    Campaign { seed: SEED, commits, lie, point: None }.run(Path::new(env!("CARGO_BIN_EXE_power")))
+}
+
+#[test]
+fn two_hundred_commits_survive_a_power_cut_at_every_sync_in_every_variant() {
+    let report = run(200, None);
+    assert!(report.broken.is_empty(), "{} broken:\n{}", report.broken_count, report.broken.join("\n"));
+    assert!(report.refused.is_empty(), "none of them is taken for damage: {:?}", report.refused);
+    assert!(report.points >= 250, "{} sync points", report.points);
+    assert_eq!(report.images, report.points * 6);
+    assert!(report.distinct > report.points * 2, "{} different images", report.distinct);
+    assert!(
+        report.kept_unacknowledged > 100,
+        "{} kept what was not acknowledged",
+        report.kept_unacknowledged
+    );
+}
+
+#[test]
+fn a_store_that_trusts_the_flush_of_sled_is_found_out() {
+    let report = run(60, Some(Lie::NoDataSync));
+    assert!(report.broken_count > 50, "{} losses found", report.broken_count);
+}
+
+#[test]
+fn a_store_that_does_not_sync_its_directories_is_found_out() {
+    let report = run(60, Some(Lie::NoDirectorySync));
+    assert!(report.broken_count > 50, "{} losses found", report.broken_count);
+}
+
+#[test]
+fn a_store_that_does_not_sync_its_anchor_is_refused_and_repaired_without_a_loss() {
+    let report = run(60, Some(Lie::NoAnchorSync));
+    assert!(report.broken.is_empty(), "{} broken:\n{}", report.broken_count, report.broken.join("\n"));
+    assert!(
+        report.refused.keys().any(|words| words.contains("is missing or unreadable")),
+        "{:?}",
+        report.refused
+    );
+}
