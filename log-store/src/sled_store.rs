@@ -5,6 +5,7 @@
 //! <data>/log/anchor                 how far the log came (anchor.rs)
 //! <data>/log/<first, 20 digits>/    one sled database for each segment (segment.rs)
 //! <data>/log/scratch-*/             copies being read; removed when they are no longer
+//! <data>/log/<first>.trimmed/       a segment being removed
 //! ```
 //!
 //! Only the last segment is ever opened in place, and only to be written: after a copy of it opened well and ended where
@@ -31,6 +32,9 @@ use crate::store::{
     Anchor, AppendError, AppendKind, Archive, Durability, LogId, LogStore, Position, ReadError, Space,
     StoredBatch, assert_append, end_of,
 };
+
+/// What a segment is called while it is removed.
+const TRIMMED: &str = "trimmed";
 
 /// A log in sled segments below a data directory.
 pub struct SledStore {
@@ -168,6 +172,18 @@ fn set_aside(path: &Path) -> io::Result<()> {
     fs::rename(path, aside)
 }
 
+/// Removes a segment, all of it or nothing.
+fn remove_segment(path: &Path, dir: &Path) -> io::Result<()> {
+    let aside = path.with_extension(TRIMMED);
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::rename(path, &aside)?;
+    sync_dir(dir)?;
+    // If we die in the middle of this, the rest has a name that is no segment's, and the next opening removes it.
+    fs::remove_dir_all(&aside)
+}
+
 impl LogStore for SledStore {
     fn log_id(&self) -> LogId {
         self.log_id
@@ -245,9 +261,7 @@ impl LogStore for SledStore {
             let first = self.segments[0];
             self.closed.forget(first);
             let path = self.segment_path(first);
-            fs::remove_dir_all(&path)
-                .and_then(|()| sync_dir(&self.dir))
-                .map_err(|e| ReadError::Io(e.to_string()))?;
+            remove_segment(&path, &self.dir).map_err(|e| ReadError::Io(e.to_string()))?;
             self.segments.remove(0);
         }
         Ok(self.first())

@@ -181,6 +181,25 @@ fn old_segments_go_as_wholes_and_the_rest_is_still_read() {
 }
 
 #[test]
+fn a_removal_that_was_cut_short_is_finished_by_the_next_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 1, ..OPTIONS };
+    let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+    fill(&mut store, 3);
+    Box::new(store).close().unwrap();
+    let aside = segment(dir.path()).with_extension("trimmed");
+    fs::rename(segment(dir.path()), &aside).unwrap();
+    fs::remove_file(aside.join("db")).unwrap();
+    let mut store = SledStore::open(dir.path(), options, [5; 16]).unwrap();
+    assert_eq!((store.first(), store.head().sequence), (4, 9));
+    fill(&mut store, 1);
+    assert_eq!(store.trim_before(8), Ok(7));
+    let left = fs::read_dir(dir.path().join("log")).unwrap();
+    let left = left.filter(|entry| entry.as_ref().unwrap().path().extension().is_some()).count();
+    assert_eq!(left, 0, "nothing is left of what was removed");
+}
+
+#[test]
 fn closed_segments_are_read_beside_the_writer() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 1, ..OPTIONS };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::anchor::{self, Note};
 use super::closed::{COPIES_FOR_REPLAY, ClosedSegments, segments};
 use super::segment::{Segment, SegmentError, sync_dir};
-use super::{SledStore, Writing};
+use super::{SledStore, TRIMMED, Writing};
 use crate::store::{Anchor, Damage, LogId, Position};
 
 /// Sizes that a store keeps to.
@@ -172,10 +172,12 @@ fn sync_above(data: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes copies that nobody reads any more, and what is left of segments whose removal was cut short.
 fn remove_scratch(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("scratch-") {
+        let is_trimmed = entry.path().extension().is_some_and(|extension| extension == TRIMMED);
+        if is_trimmed || entry.file_name().to_string_lossy().starts_with("scratch-") {
             fs::remove_dir_all(entry.path())?;
         }
     }
