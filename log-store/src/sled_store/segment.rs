@@ -23,7 +23,8 @@ pub(crate) const BATCH_BYTES_MAX: usize = VALUE_BYTES_MAX - ENVELOPE_BYTES;
 
 /// An open segment.
 pub(super) struct Segment {
-    db: sled::Db,
+    /// Taken only when it is dropped.
+    db: Option<sled::Db>,
     /// Our own descriptor of sled's file: its `flush` is not durable by itself (point 1).
     file: File,
     path: PathBuf,
@@ -173,7 +174,7 @@ impl Segment {
             opened => opened?,
         };
         let file = File::options().read(true).write(true).open(path.join("db"))?;
-        let segment = Self { db, file, path: path.to_owned() };
+        let segment = Self { db: Some(db), file, path: path.to_owned() };
         segment.assert_no_blobs()?;
         Ok(segment)
     }
@@ -199,6 +200,10 @@ impl Segment {
         open_sled(path, cache_bytes)
     }
 
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("it is there until the segment is dropped")
+    }
+
     /// Appends batches in one atomic step and makes them durable.
     pub(super) fn commit(&self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
         let mut commit = sled::Batch::default();
@@ -210,8 +215,8 @@ impl Segment {
             commit.insert(&batch.first.to_be_bytes(), value);
         }
         // If we die here, nothing of the commit is on disk, and nobody was told.
-        guarded(|| self.db.apply_batch(commit))?;
-        guarded(|| self.db.flush())?;
+        guarded(|| self.db().apply_batch(commit))?;
+        guarded(|| self.db().flush())?;
         // If we die here, all of it or nothing may be there after power loss: sled has handed it to the system.
         self.file.sync_data()?;
         // From here on it is there, whatever happens.
@@ -232,7 +237,7 @@ impl Segment {
 
     /// Where the segment ends; `None` if it holds nothing.
     pub(super) fn head(&self) -> Result<Option<Position>, SegmentError> {
-        match guarded(|| self.db.last())? {
+        match guarded(|| self.db().last())? {
             None => Ok(None),
             Some((key, value)) => {
                 let batch = decode(&key, &value)?;
@@ -248,11 +253,11 @@ impl Segment {
         sequence: u64,
         bytes_max: usize,
     ) -> Result<Vec<StoredBatch>, SegmentError> {
-        let from = guarded(|| self.db.range(..=sequence.to_be_bytes()).next_back().transpose())?;
+        let from = guarded(|| self.db().range(..=sequence.to_be_bytes()).next_back().transpose())?;
         let start = from.map_or(sequence.to_be_bytes().to_vec(), |(key, _)| key.to_vec());
         let mut read: Vec<StoredBatch> = Vec::new();
         let mut bytes = 0;
-        let mut range = self.db.range(start..);
+        let mut range = self.db().range(start..);
         // Damage behind a good batch ends the page; the next read begins with it and says so.
         loop {
             match guarded(|| range.next().transpose()) {
@@ -279,6 +284,16 @@ impl Segment {
     /// Bytes of sled's file.
     pub(super) fn bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // sled syncs once more when it is dropped, and panics if that fails. All that matters was synced by then.
+        let db = self.db.take();
+        if let Err(error) = guarded(|| Ok(drop(db))) {
+            tracing::warn!(segment = %self.path.display(), %error, "sled did not close in order");
+        }
     }
 }
 
