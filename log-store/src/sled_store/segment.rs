@@ -8,12 +8,16 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Once, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::store::{Position, StoredBatch};
 
 /// How long sled may take to open a segment: it can hang on damaged data (point 7).
 const OPEN_PATIENCE: Duration = Duration::from_secs(120);
+/// How long sled may take to let go of a database that was closed, how often to look, and what it says until then.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+const RELEASE_LOOK: Duration = Duration::from_millis(5);
+const SLED_IS_LOCKED: &str = "could not acquire lock on";
 /// Before a batch's bytes: its last sequence number u64 little-endian and its chain hash.
 const ENVELOPE_BYTES: usize = 8 + 32;
 /// The largest value: larger ones spill into files that sled never syncs (point 2).
@@ -109,9 +113,25 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, SegmentError> {
             .mode(sled::Mode::HighThroughput)
             .flush_every_ms(None) // point 4: flushed by each commit, never behind its back
             .cache_capacity(cache_bytes); // point 4: real use is up to ten times this
-        let _ = send.send(guarded(|| config.open()));
+        let _ = send.send(guarded(|| open_released(&config)));
     })?;
     receive.recv_timeout(OPEN_PATIENCE).map_err(|_| SegmentError::Stalled)?
+}
+
+/// sled's own threads let go of a database some time after its last handle was dropped, and whoever opens it meanwhile is
+/// refused. Nobody else can hold it: our LOCK is taken.
+fn open_released(config: &sled::Config) -> Result<sled::Db, sled::Error> {
+    let began = Instant::now();
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().starts_with(SLED_IS_LOCKED) && began.elapsed() < RELEASE_PATIENCE =>
+            {
+                std::thread::sleep(RELEASE_LOOK);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn is_sled_snapshot(path: &Path) -> bool {
