@@ -123,6 +123,11 @@ impl SledStore {
         if self.segments.is_empty() {
             self.segments.push(first);
         }
+        if self.head.sequence > self.found.map_or(0, |anchor| anchor.position.sequence) {
+            // What a crash left behind the anchor is about to be served: from here on it counts as acknowledged.
+            anchor.write(self.log_id, self.head)?;
+            anchor.sync()?;
+        }
         self.live = Some(Live { active, anchor, is_fresh: self.head.sequence < first });
         Ok(())
     }

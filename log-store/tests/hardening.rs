@@ -168,6 +168,22 @@ fn a_crash_between_commits_loses_nothing_and_leftovers_are_cleared() {
 }
 
 #[test]
+fn what_a_crash_left_behind_the_anchor_is_anchored_before_it_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 2);
+    let anchor = dir.path().join("log/anchor");
+    let older = fs::read(&anchor).unwrap();
+    filled(dir.path(), 3);
+    fs::write(&anchor, older).unwrap();
+    let mut store = open(dir.path()).unwrap();
+    assert_eq!((store.head().sequence, store.anchor().unwrap().position.sequence), (15, 6));
+    store.begin_writing().unwrap();
+    drop(store);
+    let store = SledStore::open_read_only(dir.path(), OPTIONS).unwrap();
+    assert_eq!(store.anchor().unwrap().position, store.head());
+}
+
+#[test]
 fn old_segments_go_as_wholes_and_the_rest_is_still_read() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 1, ..OPTIONS };

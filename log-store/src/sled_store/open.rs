@@ -5,8 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::anchor::{self, Note};
-use super::closed::{COPIES_FOR_REPLAY, ClosedSegments, segments};
-use super::segment::{Segment, SegmentError, sync_dir};
+use super::closed::{COPIES_FOR_REPLAY, ClosedSegments, segment_path, segments};
+use super::segment::{Segment, SegmentError, forget_cached, forget_cached_file, sync_dir};
 use super::{SledStore, TRIMMED, Writing};
 use crate::store::{Anchor, Damage, LogId, Position};
 
@@ -172,6 +172,16 @@ fn sync_above(data: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What a failed sync may have left in the system's memory only: the anchor, and the segments that were written last,
+/// two of them if that was in a rotation. Closed ones were synced before the next was begun.
+fn forget_cached_end(dir: &Path) -> io::Result<()> {
+    let anchor = dir.join("anchor");
+    if anchor.exists() {
+        forget_cached_file(&anchor)?;
+    }
+    segments(dir)?.iter().rev().take(2).try_for_each(|first| forget_cached(&segment_path(dir, *first)))
+}
+
 /// Removes copies that nobody reads any more, and what is left of segments whose removal was cut short.
 fn remove_scratch(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
@@ -208,6 +218,7 @@ impl SledStore {
         let named = named_log(&name_path)?;
         fs::create_dir_all(&dir).and_then(|()| sync_dir(data)).map_err(io_at(&dir))?;
         remove_scratch(&dir).map_err(io_at(&dir))?;
+        forget_cached_end(&dir).map_err(io_at(&dir))?;
         let mut store = Self::survey(dir.clone(), options, lock)?;
         let anchor_path = dir.join("anchor");
         let (log_id, counter) = match anchor::read(&anchor_path).map_err(io_at(&anchor_path))? {

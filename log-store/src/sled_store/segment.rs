@@ -5,10 +5,13 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Once, mpsc};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::store::{Position, StoredBatch};
 
@@ -161,6 +164,26 @@ pub(super) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has the system forget what it remembers of a segment's files, so that what is read next is what the disk holds. After
+/// a failed sync the system may take for clean what it never wrote: it reads well, until the power goes, and no later
+/// sync writes it. What is still to be written is not forgotten.
+pub(super) fn forget_cached(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            forget_cached_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`forget_cached`], of one file.
+pub(super) fn forget_cached_file(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // All of it: to the end, wherever that is.
+    Ok(posix_fadvise(file.as_raw_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }
 
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
