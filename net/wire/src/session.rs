@@ -23,8 +23,10 @@ use crate::response::Response;
 /// they are answered `Busy`.
 pub const WRITES_IN_FLIGHT_MAX: usize = 4_096;
 const OWED_BYTES_MAX: usize = 4 << 20;
-/// Validates of one connection that wait for an event to be published.
-const WAITING_MAX: usize = 256;
+/// Validates of one connection that wait for an event to be published, and the bytes that these may take: a validate is
+/// up to 64 KiB large.
+const DELAYED_MAX: usize = 256;
+const DELAYED_BYTES_MAX: usize = 1 << 20;
 /// How long a validate waits for its `min_sequence`.
 const WAIT_MS: u64 = 200;
 /// How long a whole request may take to arrive.
@@ -51,7 +53,8 @@ pub struct Tally {
 /// A request on its way through a door.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    stream: u64,
+    /// Where the answer goes; `None` once that stream was given up.
+    stream: Option<u64>,
     request: u64,
     /// What its answer may take.
     owed_bytes: usize,
@@ -87,6 +90,8 @@ pub struct Session {
     waiting: HashMap<Ticket, Waiting>,
     owed_bytes: usize,
     delayed: Vec<Delayed>,
+    /// Of the frames in `delayed`.
+    delayed_bytes: usize,
     answers: Vec<Answer>,
     tally: Tally,
     refuses_writes: bool,
@@ -103,6 +108,7 @@ impl Session {
             waiting: HashMap::new(),
             owed_bytes: 0,
             delayed: Vec::new(),
+            delayed_bytes: 0,
             answers: Vec::new(),
             tally: Tally::default(),
             refuses_writes: false,
@@ -226,7 +232,8 @@ impl Session {
                     self.validate(validate, frame.request, doors, out);
                 }
             } else {
-                let from = Waiting { stream, request: frame.request, owed_bytes: answer_bytes_max(&request) };
+                let owed_bytes = answer_bytes_max(&request);
+                let from = Waiting { stream: Some(stream), request: frame.request, owed_bytes };
                 self.dispatch(from, request, doors, next_ticket, out);
             }
             data = &data[length..];
@@ -243,10 +250,11 @@ impl Session {
         now_ms: u64,
         out: &mut Vec<u8>,
     ) {
-        if self.delayed.len() >= WAITING_MAX {
+        if self.delayed.len() >= DELAYED_MAX || self.delayed_bytes + frame.len() > DELAYED_BYTES_MAX {
             self.busy(request, out);
             return;
         }
+        self.delayed_bytes += frame.len();
         self.streams.entry(stream).or_default().owed += 1;
         self.delayed.push(Delayed {
             stream,
@@ -267,6 +275,7 @@ impl Session {
             .partition(|delayed: &Delayed| delayed.min_sequence <= published);
         self.delayed = rest;
         for delayed in due {
+            self.delayed_bytes -= delayed.frame.len();
             self.settle(delayed.stream);
             // It decoded when it came.
             let Ok(Some((frame, _))) = split(&delayed.frame, REQUEST_BYTES_MAX) else { continue };
@@ -291,11 +300,12 @@ impl Session {
         if self.streams.values().any(is_slow) {
             return Err(crate::CloseCode::TooSlow);
         }
-        let streams = &mut self.streams;
+        let (streams, delayed_bytes) = (&mut self.streams, &mut self.delayed_bytes);
         self.delayed.retain(|delayed| {
             if now_ms < delayed.until_ms {
                 return true;
             }
+            *delayed_bytes -= delayed.frame.len();
             if let Some(stream) = streams.get_mut(&delayed.stream) {
                 stream.settle();
             }
@@ -319,7 +329,8 @@ impl Session {
     ) -> Option<u64> {
         let waiting = self.waiting.remove(&ticket)?;
         self.owed_bytes -= waiting.owed_bytes;
-        self.settle(waiting.stream);
+        let stream = waiting.stream?;
+        self.settle(stream);
         let (log, partition) = doors.log();
         let response = match reply {
             // One way to say it, wherever the queue was that was full.
@@ -334,7 +345,7 @@ impl Session {
             DoorReply::Log(Err(message)) => Response::Failed(message),
         };
         response.encode(waiting.request, out);
-        Some(waiting.stream)
+        Some(stream)
     }
 
     /// The client has said all it will on this stream.
@@ -353,9 +364,19 @@ impl Session {
         }
     }
 
-    /// A stream is gone: what it sent half is forgotten, and nobody hears the answers.
+    /// A stream is gone: what it sent half is forgotten, and nobody hears the answers, nor takes them for those of what
+    /// a client sends on it all the same.
     pub fn forget_stream(&mut self, stream: u64) {
-        self.streams.remove(&stream);
+        let Some(Stream { owed: 1.., .. }) = self.streams.remove(&stream) else { return };
+        let delayed_bytes = &mut self.delayed_bytes;
+        self.delayed.retain(|delayed| {
+            let is_kept = delayed.stream != stream;
+            *delayed_bytes -= if is_kept { 0 } else { delayed.frame.len() };
+            is_kept
+        });
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.stream == Some(stream)) {
+            waiting.stream = None;
+        }
     }
 
     fn settle(&mut self, stream: u64) {
@@ -371,7 +392,7 @@ impl Session {
 }
 
 impl Stream {
-    /// One answer less is owed. Nothing is, on a stream that was forgotten and then sent on all the same.
+    /// One answer less is owed.
     fn settle(&mut self) {
         self.owed = self.owed.saturating_sub(1);
     }

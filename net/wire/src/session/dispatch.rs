@@ -131,7 +131,9 @@ impl Session {
         }
         *next_ticket += 1;
         self.owed_bytes += from.owed_bytes;
-        self.streams.entry(from.stream).or_default().owed += 1;
+        if let Some(stream) = from.stream {
+            self.streams.entry(stream).or_default().owed += 1;
+        }
         self.waiting.insert(ticket, from);
     }
 }

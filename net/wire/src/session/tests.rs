@@ -370,17 +370,39 @@ fn a_sequencer_that_is_busy_is_told_like_a_queue_that_is_full() {
 }
 
 #[test]
-fn an_answer_to_a_stream_that_was_given_up_and_sent_on_does_no_harm() {
+fn an_answer_to_a_stream_that_was_given_up_is_for_nobody_even_if_it_is_sent_on() {
     let mut bench = Bench::greeted(Doors::default());
     let mut frame = Vec::new();
     revoke().encode(20, &mut frame);
     bench.give(&frame).unwrap();
     bench.session.forget_stream(0);
-    bench.give(&frame[..5]).unwrap();
-    let ticket = bench.doors.submitted.borrow()[0].0;
-    let reply = Reply { sequence: Sequence(1), result: Err(Rejection::NotFound) };
-    let answered =
-        bench.session.handle_reply(ticket, DoorReply::Command(reply), &bench.doors, &mut Vec::new());
-    assert_eq!(answered, Some(0));
+    bench.give(&frame).unwrap();
+    let tickets: Vec<_> = bench.doors.submitted.borrow().iter().map(|(ticket, _)| *ticket).collect();
+    let reply = || DoorReply::Command(Reply { sequence: Sequence(1), result: Err(Rejection::NotFound) });
+    let mut out = Vec::new();
+    assert_eq!(bench.session.handle_reply(tickets[0], reply(), &bench.doors, &mut out), None);
+    assert!(out.is_empty() && !bench.session.is_settled(0), "what was sent on is still owed its answer");
+    assert_eq!(bench.session.handle_reply(tickets[1], reply(), &bench.doors, &mut out), Some(0));
     assert!(bench.session.is_settled(0));
+}
+
+#[test]
+fn a_validate_of_a_stream_that_was_given_up_waits_for_nothing() {
+    let mut bench = Bench::greeted(Doors::default());
+    bench.give(&validate(2, &[[2; 32]], 99)).unwrap();
+    assert!(bench.session.waits_for_event());
+    bench.session.forget_stream(0);
+    assert!(!bench.session.waits_for_event());
+    bench.doors.published.set(99);
+    bench.session.handle_published(&bench.doors, |_, _| panic!("nobody hears it"));
+}
+
+#[test]
+fn validates_that_wait_for_an_event_are_bounded_in_bytes() {
+    let mut bench = Bench::greeted(Doors::default());
+    let frame = validate(2, &[[2; 32]; 1024], 99);
+    let waiting = (0..100).take_while(|_| bench.give(&frame).unwrap().is_empty()).count();
+    assert_eq!(waiting, DELAYED_BYTES_MAX / frame.len());
+    bench.session.handle_timeout(bench.now_ms + WAIT_MS, Sequence(0), |_, _| {}).unwrap();
+    assert!(bench.give(&frame).unwrap().is_empty(), "there is room again");
 }
