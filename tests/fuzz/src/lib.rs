@@ -6,12 +6,22 @@
 //!
 //! A target checks properties against an oracle of its own where there is one; that nothing panics is the least of it.
 
+mod allocation;
+pub mod grants;
+pub mod session;
 pub mod token_text;
+mod wire;
+pub mod wire_request;
+pub mod wire_response;
 
 /// A target: takes any bytes, panics if a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder in `corpus` and `regressions`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("grants", grants::run),
+    ("session", session::run),
     ("token_text", token_text::run),
+    ("wire_request", wire_request::run),
+    ("wire_response", wire_response::run),
 ];
