@@ -157,12 +157,15 @@ fn decode_answers(cursor: &mut Cursor<'_>) -> Result<Response, WireError> {
         return Err(WireError::Invalid("unknown bits"));
     }
     let published = Sequence(cursor.u64()?);
+    let answer_length = if with_subjects == 1 { 16 } else { 8 };
+    // Room is made for answers that are there, not for those that are said to be.
+    let mut rest = Cursor::new(cursor.take(usize::from(count) * answer_length)?);
     let mut answers = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
-        let mut answer = answer_from(cursor.array()?)?;
+        let mut answer = answer_from(rest.array()?)?;
         if with_subjects == 1 {
             answer.subject =
-                SubjectNo(u32::try_from(cursor.u64()?).map_err(|_| WireError::Invalid("a subject"))?);
+                SubjectNo(u32::try_from(rest.u64()?).map_err(|_| WireError::Invalid("a subject"))?);
         }
         answers.push(answer);
     }
