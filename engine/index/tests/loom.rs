@@ -102,6 +102,77 @@ fn publishing_does_not_undo_a_revoke() {
     reading.join().unwrap();
 }
 
+/// What the engine's two threads and a reader do with an issue: the log says `durable`, the sequencer publishes behind
+/// that. Whoever sees the token as good also sees that it is durable, although it looked without any order of its own.
+fn what_is_live_is_durable() {
+    let (mut writer, reader) = index();
+    let durable = Arc::new(AtomicBool::new(false));
+    let (log, seen) = (Arc::clone(&durable), Arc::clone(&durable));
+    writer.insert(&record(1, 5), State::NONE).unwrap();
+    let logging = thread::spawn(move || log.store(true, Ordering::Release));
+    let reading = thread::spawn(move || {
+        let found = look(&reader, 1).expect("it is known");
+        if found.state.is_admissible() {
+            assert!(seen.load(Ordering::Relaxed), "what is good is durable");
+        }
+    });
+    if durable.load(Ordering::Acquire) {
+        writer.mark(&id(1), State::LIVE);
+    }
+    logging.join().unwrap();
+    reading.join().unwrap();
+}
+
+/// The published sequence number is raised last: whoever reads it sees every token up to it as good.
+fn publishing(says_so_last: bool) {
+    let (mut writer, reader) = index();
+    writer.insert(&record(1, 5), State::NONE).unwrap();
+    let published = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&published);
+    let reading = thread::spawn(move || {
+        let is_published = seen.load(Ordering::Acquire);
+        let found = look(&reader, 1).expect("it is known");
+        assert!(!is_published || found.state.is_admissible(), "what is said to be published is seen");
+    });
+    if says_so_last {
+        writer.mark(&id(1), State::LIVE);
+        published.store(true, Ordering::Release);
+    } else {
+        published.store(true, Ordering::Release);
+        writer.mark(&id(1), State::LIVE);
+    }
+    reading.join().unwrap();
+}
+
+fn what_is_said_to_be_published_is_seen() {
+    publishing(true);
+}
+
+fn published_before_it_is_seen() {
+    publishing(false);
+}
+
+/// A token that is published while it moves is seen as good by whoever was told, in the old table or the new one.
+fn publishing_while_growing_is_seen() {
+    let (mut writer, reader) = index();
+    writer.insert(&record(1, 5), State::NONE).unwrap();
+    for byte in 2..=3 {
+        writer.insert(&record(byte, 5), State::LIVE).unwrap();
+    }
+    let published = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&published);
+    let reading = thread::spawn(move || {
+        let is_published = seen.load(Ordering::Acquire);
+        let found = look(&reader, 1).expect("a token does not get lost while a table grows");
+        assert!(!is_published || found.state.is_admissible(), "what is said to be published is seen");
+    });
+    writer.insert(&record(4, 5), State::LIVE).unwrap(); // begins to grow
+    writer.step_growth(1);
+    writer.mark(&id(1), State::LIVE);
+    published.store(true, Ordering::Release);
+    reading.join().unwrap();
+}
+
 /// A renewal is seen whole: old record or new, and never a revoke forgotten.
 fn a_renewal_is_old_or_new() {
     let (mut writer, reader) = index();
@@ -177,6 +248,24 @@ fn the_models_hold() {
     holds(a_revoke_while_growing_holds);
     holds(a_revoke_before_growth_ends_holds);
     holds(a_renewal_while_growing_is_old_or_new);
+    holds(what_is_live_is_durable);
+    holds(what_is_said_to_be_published_is_seen);
+    holds(publishing_while_growing_is_seen);
+}
+
+#[test]
+fn a_token_published_without_release_is_good_before_it_is_durable_and_that_is_caught() {
+    is_caught(Mutation::RelaxedPublish, what_is_live_is_durable, "good is durable");
+}
+
+#[test]
+fn saying_that_a_token_is_published_before_it_is_is_caught() {
+    is_caught(Mutation::None, published_before_it_is_seen, "said to be published is seen");
+}
+
+#[test]
+fn a_reader_that_looks_where_a_published_token_was_before_is_caught() {
+    is_caught(Mutation::IgnoreMoved, publishing_while_growing_is_seen, "said to be published is seen");
 }
 
 #[test]
