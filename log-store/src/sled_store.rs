@@ -15,6 +15,7 @@
 
 mod anchor;
 mod closed;
+mod conf;
 mod open;
 mod segment;
 

@@ -281,9 +281,44 @@ fn a_segment_that_the_anchor_reaches_is_never_taken_for_a_leftover() {
     fill(&mut store, 3);
     drop(store); // as a crash would: the anchor was synced with the first commit of each segment
     let last = dir.path().join("log").join(format!("{:020}", 7));
-    fs::write(last.join("conf"), half_a_conf(dir.path())).unwrap();
-    let refused = open(dir.path()).unwrap_err().to_string();
-    assert!(refused.starts_with("the log is broken at sequence number 7: "), "{refused}");
+    let whole = fs::read(last.join("db")).unwrap();
+    for damaged in [b"".to_vec(), vec![0; whole.len()], whole[..whole.len() / 2].to_vec()] {
+        fs::write(last.join("db"), damaged).unwrap();
+        let refused = open(dir.path()).unwrap_err().to_string();
+        assert!(refused.starts_with("the log is broken at sequence number 7: "), "{refused}");
+    }
+}
+
+#[test]
+fn a_damaged_conf_is_put_right_and_kept_and_one_that_is_whole_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3);
+    let conf = segment(dir.path()).join("conf");
+    let whole = fs::read(&conf).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        bytes
+    };
+    let mut damaged: Vec<Vec<u8>> = (0..whole.len()).map(flipped).collect();
+    damaged.extend((0..whole.len()).map(|length| whole[..length].to_vec()));
+    for bytes in damaged {
+        fs::write(&conf, &bytes).unwrap();
+        let before = contents(dir.path());
+        assert_eq!(read_through(dir.path()), Ok(9), "{bytes:?}");
+        assert_eq!(contents(dir.path()), before, "reading changes nothing");
+    }
+    fs::write(&conf, flipped(3)).unwrap();
+    filled(dir.path(), 1);
+    assert_eq!(fs::read(&conf).unwrap(), whole);
+    assert_eq!(fs::read(segment(dir.path()).join("conf.damaged")).unwrap(), flipped(3));
+    fs::remove_file(&conf).unwrap();
+    assert_eq!(read_through(dir.path()), Ok(12));
+    // Of another version of sled, and whole: not ours to replace.
+    let mut other = b"segment_size: 524288\nuse_compression: false\nversion: 0.99\n".to_vec();
+    other.extend_from_slice(&crc32fast::hash(&other).to_le_bytes());
+    fs::write(&conf, other).unwrap();
+    assert!(read_through(dir.path()).unwrap_err().contains("0.99"));
 }
 
 #[test]

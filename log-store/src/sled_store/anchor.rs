@@ -73,7 +73,12 @@ pub(super) fn read(path: &Path) -> io::Result<Note> {
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(Note::Missing);
     }
-    let newest = bytes.chunks(SLOT_BYTES).take(2).filter_map(decode).max_by_key(|(_, counter)| *counter);
+    let slots = || bytes.chunks(SLOT_BYTES).take(2);
+    let newest = slots().filter_map(decode).max_by_key(|(_, counter)| *counter);
+    let is_unreadable = |slot: &[u8]| decode(slot).is_none() && slot.iter().any(|byte| *byte != 0);
+    if newest.is_some() && (bytes.len() != 2 * SLOT_BYTES || slots().any(is_unreadable)) {
+        tracing::warn!(path = %path.display(), "one of the anchor's two notes is damaged: the other one counts");
+    }
     Ok(newest.map_or(Note::Damaged, |(anchor, counter)| Note::Valid(anchor, counter)))
 }
 

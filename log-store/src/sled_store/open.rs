@@ -46,7 +46,7 @@ pub enum OpenError {
         holder: String,
     },
     /// There is no log to read.
-    #[error("{path} holds no log", path = path.display())]
+    #[error("{path} holds no log: mount or restore it, or name another data directory", path = path.display())]
     Missing {
         /// The data directory.
         path: PathBuf,
@@ -136,10 +136,11 @@ impl DataLock {
 
 /// The id of the log that belongs here, kept outside of it: so that a log that is gone is missed. In hexadecimal.
 fn named_log(path: &Path) -> Result<Option<LogId>, OpenError> {
-    match fs::read_to_string(path) {
+    match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_at(path)(error)),
-        Ok(text) => {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
             // Nothing in it: of a start that a crash cut short.
             if text.trim().is_empty() {
                 return Ok(None);
@@ -253,7 +254,8 @@ impl SledStore {
         let lock = DataLock::take(data)?;
         let _ = remove_scratch(&dir); // of readers that were interrupted
         let store = Self::survey(dir, options, lock)?;
-        let holds_nothing = store.segments.is_empty() && store.log_id == LogId::default();
+        // Not even an anchor: empty folders are no log.
+        let holds_nothing = store.head == Position::START && store.log_id == LogId::default();
         if holds_nothing { Err(OpenError::Missing { path: data.to_owned() }) } else { Ok(store) }
     }
 
@@ -271,6 +273,28 @@ impl SledStore {
         // A last segment that does not open has no end that could be known.
         store.head = store.find_head().unwrap_or(Position { sequence: u64::MAX, ..Position::START });
         Ok(store)
+    }
+
+    /// Checks that the log in `data` is the one that belongs there, as a start does; a directory without a `log.id` takes
+    /// any.
+    ///
+    /// # Errors
+    /// [`OpenError::Another`], and [`OpenError::Io`] if it cannot be read.
+    pub fn check_name(data: &Path, log_id: LogId) -> Result<(), OpenError> {
+        let path = data.join("log.id");
+        match named_log(&path)? {
+            Some(named) if named != log_id => Err(OpenError::Another { path, dir: data.join("log") }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The files that hold the segments' content, in order: for whoever has to read them without their structure.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn content_files(&self) -> Result<Vec<PathBuf>, OpenError> {
+        let firsts = segments(&self.dir).map_err(io_at(&self.dir))?;
+        Ok(firsts.into_iter().map(|first| segment_path(&self.dir, first).join("db")).collect())
     }
 
     /// A store of which nothing but the anchor and the names of its segments was looked at.

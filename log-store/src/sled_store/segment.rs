@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use super::conf;
 use crate::store::{Position, StoredBatch};
 
 /// How long sled may take to open a segment: it can hang on damaged data (point 7).
@@ -212,6 +213,9 @@ impl Segment {
         remove_files(path, |file| {
             is_sled_snapshot(file) && file.extension().is_some_and(|extension| extension == "generating")
         })?;
+        if conf::mend(path)? {
+            tracing::warn!(segment = %path.display(), "its conf file was damaged or missing, and was made anew");
+        }
         let db = match open_sled(path, cache_bytes) {
             Err(SegmentError::Damaged(what)) => Self::retry_without_snapshots(path, cache_bytes, what)?,
             opened => opened?,
