@@ -269,6 +269,30 @@ fn header(fields: &mut Fields<'_>) -> Result<Header, BatchError> {
 /// # Errors
 /// [`BatchError`]; never panics, whatever the bytes.
 pub fn open(bytes: &[u8]) -> Result<OpenBatch, BatchError> {
+    let (header, events, detached) = open_events(bytes)?;
+    assemble(&header, events, detached)
+}
+
+/// Opens the batch that `bytes` begin with, whatever comes behind it, and says how long it is: for a search in a file
+/// whose own structure is lost. None of its detached values may be missing, for where it ends would not be known.
+///
+/// # Errors
+/// [`BatchError`]; never panics, whatever the bytes.
+pub fn open_front(bytes: &[u8]) -> Result<(OpenBatch, usize), BatchError> {
+    const CUT: BatchError = BatchError::Malformed("a detached value is cut off");
+    let (header, events, behind) = open_events(bytes)?;
+    let mut fields = Fields(behind);
+    for _ in events.iter().filter(|event| event.fact.commitment().is_some()) {
+        fields.take(2).ok_or(CUT)?;
+        let length = usize::from(fields.u16().ok_or(CUT)?);
+        fields.take(32 + length).ok_or(CUT)?;
+    }
+    let (detached, rest) = behind.split_at(behind.len() - fields.0.len());
+    Ok((assemble(&header, events, detached)?, bytes.len() - rest.len()))
+}
+
+/// Checks header and hash; returns the events, and what comes behind them.
+fn open_events(bytes: &[u8]) -> Result<(Header, Vec<Event>, &[u8]), BatchError> {
     let mut fields = Fields(bytes);
     let header = header(&mut fields)?;
     let archive = fields.take(header.events_bytes).ok_or(BatchError::Malformed("the events are cut off"))?;
@@ -280,12 +304,16 @@ pub fn open(bytes: &[u8]) -> Result<OpenBatch, BatchError> {
     if events.is_empty() || events.len() != header.count as usize {
         return Err(BatchError::Malformed("the number of events is another"));
     }
+    Ok((header, events, fields.0))
+}
+
+fn assemble(header: &Header, events: Vec<Event>, detached: &[u8]) -> Result<OpenBatch, BatchError> {
     let first = Sequence(header.first);
     let last = (header.first > 0)
         .then(|| header.first.checked_add(u64::from(header.count) - 1))
         .flatten()
         .ok_or(BatchError::Malformed("sequence numbers out of range"))?;
-    let entries = attach(events, fields.0, first)?;
+    let entries = attach(events, detached, first)?;
     let end = ChainEnd {
         log: header.log,
         partition: header.partition,

@@ -78,3 +78,19 @@ fn a_batch_takes_what_fits_and_never_more_than_the_store_does() {
     assert!(sealed.bytes.len() <= BATCH_BYTES_MAX);
     assert!(sealed.bytes.len() + 2 * size_of::<ArchivedEvent>() + ARCHIVE_OVERHEAD_BYTES > BATCH_BYTES_MAX);
 }
+
+#[test]
+fn a_batch_is_found_at_the_front_of_whatever_follows_and_never_with_less_than_it_had() {
+    let mut end = genesis();
+    let sealed = seal(&mut end, Millis(55), [named(1, "alice"), revoked(9), named(2, "bob")].into_iter());
+    let whole = open(&sealed.bytes).unwrap();
+    for behind in [&b""[..], b"\0", &[0xff; 200], &sealed.bytes] {
+        let longer = [&sealed.bytes[..], behind].concat();
+        assert_eq!(open_front(&longer), Ok((whole.clone(), sealed.bytes.len())));
+    }
+    for length in 0..sealed.bytes.len() {
+        assert!(open_front(&sealed.bytes[..length]).is_err(), "{length} bytes");
+        let filled = [&sealed.bytes[..length], &[0xaa; 500]].concat();
+        assert!(open_front(&filled).is_err(), "{length} bytes and others");
+    }
+}
