@@ -2,6 +2,7 @@
 //!
 //! Exit code 0: done, or valid; 1: denied; 2: usage or server error, with one line on standard error.
 
+mod advice;
 mod demo;
 mod identity;
 mod log;
@@ -85,7 +86,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Denied) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("jeton: {error:#}");
+            eprintln!("jeton: {error:#}{}", advice::on(&error));
             ExitCode::from(2)
         }
     }

@@ -64,12 +64,17 @@ pub(super) struct Range {
 
 impl LogCommand {
     pub(super) fn run(self, json: bool) -> anyhow::Result<Ending> {
+        // What was put right in passing is said.
+        super::serve::start_logging(false, "warn")?;
         match self {
             Self::Show { target, range } => show(&target, &range, json),
             Self::Repair(repair) => repair.run(json),
             Self::Verify { target } => {
                 let (replay, _) = read_all(&target, |_| Ok(true))?;
                 let end = replay.end();
+                if !target.is_remote() {
+                    SledStore::check_name(&target.data(), end.log.0)?; // a start would refuse it
+                }
                 let value = json!({ "ok": true, "log": end.log.to_string(), "events": end.sequence.0, "chain": hex(&end.hash) });
                 print(json, &value, || {
                     format!("ok: {} events, chain {}, log {}", end.sequence, hex(&end.hash), end.log)

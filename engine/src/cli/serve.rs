@@ -65,8 +65,9 @@ struct Settings {
     allow_development_authority: bool,
 }
 
-fn start_logging(json: bool) -> anyhow::Result<()> {
-    let directives = std::env::var("JETON_LOG").unwrap_or_else(|_| "info".to_owned());
+/// Logs to standard error what `JETON_LOG` asks for, or `usual` without it.
+pub(super) fn start_logging(json: bool, usual: &str) -> anyhow::Result<()> {
+    let directives = std::env::var("JETON_LOG").unwrap_or_else(|_| usual.to_owned());
     let filter = EnvFilter::try_new(&directives)
         .map_err(|error| anyhow::anyhow!("JETON_LOG={directives}: {error}"))?;
     let is_terminal = std::io::stderr().is_terminal();
@@ -87,7 +88,7 @@ impl Serve {
         if self.print_config {
             return print_text(&config.to_commented_toml());
         }
-        start_logging(self.log_json)?;
+        start_logging(self.log_json, "info")?;
         if self.exit_with_parent {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
         }

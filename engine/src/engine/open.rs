@@ -40,9 +40,11 @@ pub enum OpenError {
     /// What was read ends elsewhere than the store says.
     #[error("the log's store says that it ends elsewhere than at {0}, where what it holds does")]
     End(Sequence),
-    /// It cannot be written.
-    #[error(transparent)]
-    Write(#[from] AppendError),
+    /// It cannot be written. All of it was read before, and nothing of it is lost.
+    #[error(
+        "the log was read, but cannot be written: {0}; it is as it was: make room or mend the disk, and start again"
+    )]
+    Write(String),
     /// There is no memory for it.
     #[error(transparent)]
     Index(#[from] jeton_core::IndexError),
@@ -88,7 +90,10 @@ impl Engine {
         if store.head() != (Position { sequence: end.sequence.0, chain: end.hash }) {
             return Err(OpenError::End(end.sequence));
         }
-        store.begin_writing()?;
+        store.begin_writing().map_err(|error| match error {
+            AppendError::Indeterminate(reason) | AppendError::Poisoned(reason) => OpenError::Write(reason),
+            other => OpenError::Write(other.to_string()),
+        })?;
         let view = View::new(reader, Arc::clone(state.registry()));
         let clock = Clock::start(state.last_time(), config.clock_jump_max_ms, config.accept_clock);
         let replayed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
