@@ -1,4 +1,4 @@
-//! The one source of chance in a run: everything follows from the seed.
+//! The one source of chance in a run: everything follows from the seed. Shared with the loops on the real binary.
 
 /// splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]

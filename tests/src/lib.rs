@@ -1,6 +1,11 @@
 //! What the end-to-end tests share: the real `jeton` binary as a process, and clients that talk to it over real QUIC.
-//! Beside it, the simulator ([`sim`]), and power loss and faults under the real store ([`power`]).
+//! Beside it, the simulator ([`sim`]), power loss and faults under the real store ([`power`]), and the loops that kill
+//! servers ([`kill`]) and damage data directories ([`damage`]).
 
+#[path = "../damage/damage.rs"]
+pub mod damage;
+#[path = "../kill/kill.rs"]
+pub mod kill;
 #[path = "../power/power.rs"]
 pub mod power;
 #[path = "../sim/sim.rs"]
@@ -39,7 +44,9 @@ pub fn jeton_load() -> &'static Path {
 
 fn built(package: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let profile_dir = test.parent().and_then(Path::parent).expect("a test lies in <target>/<profile>/deps");
+    // A test lies in <target>/<profile>/deps, a binary beside that.
+    let dir = test.parent().expect("a program lies in a folder");
+    let profile_dir = if dir.ends_with("deps") { dir.parent().expect("deps lies in a folder") } else { dir };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--locked", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -73,6 +80,50 @@ pub fn run(data: &Path, arguments: &[&str], input: &str) -> Output {
     process.wait_with_output().expect("jeton ends")
 }
 
+/// As [`run`], without an input and with a watchdog: `None` if it did not end in time, and was killed.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn run_within(data: &Path, arguments: &[&str], patience: Duration) -> Option<Output> {
+    let mut process = command(data);
+    process.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = process.spawn().expect("jeton runs");
+    let began = Instant::now();
+    // What these commands print fits into the pipes, or is read by `wait_with_output` once they end.
+    let (mut stdout, mut stderr) = (process.stdout.take(), process.stderr.take());
+    std::thread::scope(|scope| {
+        let out = scope.spawn(move || read_all(stdout.as_mut()));
+        let err = scope.spawn(move || read_all(stderr.as_mut()));
+        while process.try_wait().expect("a status").is_none() {
+            if began.elapsed() >= patience {
+                let _ = process.kill();
+                let _ = process.wait();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let status = process.wait().expect("a status");
+        let (stdout, stderr) = (out.join().expect("no panic"), err.join().expect("no panic"));
+        Some(Output { status, stdout, stderr })
+    })
+}
+
+fn read_all(pipe: Option<&mut impl std::io::Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = pipe.map(|pipe| pipe.read_to_end(&mut bytes));
+    bytes
+}
+
+/// A directory that is removed with its value; in memory where there is such a place, for nothing has to outlive a test.
+///
+/// # Panics
+/// If there is no room.
+pub fn work_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    dir.expect("a directory")
+}
+
 fn command(data: &Path) -> Command {
     let mut command = Command::new(jeton());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JETON_")) {
@@ -80,6 +131,20 @@ fn command(data: &Path) -> Command {
     }
     command.env("JETON_DATA", data);
     command
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub enum StartFailure {
+    /// It ended instead.
+    Ended {
+        /// How.
+        status: std::process::ExitStatus,
+        /// All that servers logged in this directory.
+        words: String,
+    },
+    /// It neither listened nor ended within [`PATIENCE`], and was killed.
+    Silent,
 }
 
 /// A server process; killed when dropped.
@@ -113,36 +178,70 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start_as(data: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        match Self::try_start_as(data, flags, environment) {
+            Ok(server) => server,
+            Err(StartFailure::Ended { status, words }) => panic!("the server ended, {status}: {words}"),
+            Err(StartFailure::Silent) => panic!("the server did not start"),
+        }
+    }
+
+    /// As [`Self::start`], with more environment, for whom it may well not start.
+    ///
+    /// # Errors
+    /// [`StartFailure`].
+    ///
+    /// # Panics
+    /// If it cannot be run at all.
+    pub fn try_start(data: &Path, environment: &[(&str, &str)]) -> Result<Self, StartFailure> {
+        Self::try_start_as(data, &["--listen", "127.0.0.1:0", "--cores", "1"], environment)
+    }
+
+    fn try_start_as(data: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Result<Self, StartFailure> {
+        let mut process = Self::spawn(data, flags, environment);
         let note = data.join("server.json");
-        let _ = std::fs::remove_file(&note);
-        std::fs::create_dir_all(data).expect("a data directory");
-        let log =
-            File::options().create(true).append(true).open(data.join("server.log")).expect("a log file");
-        let mut process = command(data)
-            .args(["serve", "--tokens-initial", "10000"])
-            .args(flags)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("jeton runs");
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             let text = std::fs::read_to_string(&note).unwrap_or_default();
             let note: Option<serde_json::Value> = serde_json::from_str(&text).ok();
             let address = note.and_then(|note| note.get("address")?.as_str()?.parse().ok());
             if let Some(address) = address {
-                return Self { process, data: data.to_owned(), address };
+                return Ok(Self { process, data: data.to_owned(), address });
             }
             if let Some(status) = process.try_wait().expect("a status") {
                 let words = std::fs::read_to_string(data.join("server.log")).unwrap_or_default();
-                panic!("the server ended, {status}: {words}");
+                return Err(StartFailure::Ended { status, words });
             }
             std::thread::sleep(LOOK);
         }
         let _ = process.kill();
         let _ = process.wait();
-        panic!("the server did not start");
+        Err(StartFailure::Silent)
+    }
+
+    /// Begins a start and kills it, whether it is through or not.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn start_and_kill(data: &Path, flags: &[&str], environment: &[(&str, &str)], after: Duration) {
+        let mut process = Self::spawn(data, flags, environment);
+        std::thread::sleep(after);
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+
+    fn spawn(data: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Child {
+        let _ = std::fs::remove_file(data.join("server.json"));
+        std::fs::create_dir_all(data).expect("a data directory");
+        let log =
+            File::options().create(true).append(true).open(data.join("server.log")).expect("a log file");
+        command(data)
+            .args(["serve", "--tokens-initial", "10000"])
+            .args(flags)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("jeton runs")
     }
 
     /// The process as a power cut would leave it.
@@ -151,14 +250,22 @@ impl Server {
         let _ = self.process.wait();
     }
 
-    /// Asks it to stop.
+    /// Sends the signal to stop, and does not wait.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn ask_to_stop(&self) {
+        let pid = i32::try_from(self.process.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    }
+
+    /// Asks it to stop, and waits until it has.
     ///
     /// # Panics
     /// If it does not end with 0 in time.
     pub fn terminate(mut self) {
-        let pid = i32::try_from(self.process.id()).expect("a process id");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.ask_to_stop();
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             if let Some(status) = self.process.try_wait().expect("a status") {

@@ -1,0 +1,99 @@
+//! Damage to a small data directory, one change at a time: refused by name, put right, or without effect. See
+//! `tests/damage` and docs/TESTING.md.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use jeton_tests::Server;
+use jeton_tests::damage::{
+    Change, Image, Outcome, Repaired, Workbench, gate, judge, repair, repair_all, serve,
+};
+
+const SEED: u64 = 1;
+/// Positions by seed, beside every byte of every header and every cut between two records.
+const SEEDED: usize = 2_000;
+/// Every so many-th refused change is repaired, and of all changes is put before a start.
+const REPAIR_STEP: usize = 40;
+const SERVE_STEP: usize = 150;
+
+async fn images() -> (Image, Image) {
+    (Image::make().await.unwrap(), Image::make().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_refused_by_name_put_right_or_without_effect_and_what_is_refused_can_be_repaired() {
+    let (image, foreign) = images().await;
+    assert!(image.segments().len() >= 2, "{image:?}");
+    let changes = gate(&image, SEED, SEEDED);
+    let report = judge(&image, &foreign, &changes, || false);
+    println!("{report}");
+    let is_good = report.failures.is_empty();
+    assert!(is_good, "seed {SEED}, of {}: {}", image.keep().display(), report.failures.join("\n"));
+    assert_eq!(report.changes(), changes.len());
+    assert!(report.sums().iter().all(|sum| *sum > 50), "every outcome comes up: {:?}", report.sums());
+
+    let (mut kept, mut nothing) = (0, 0);
+    for change in report.refused.iter().step_by(REPAIR_STEP) {
+        match repair(&Workbench::new(&image, &foreign), change) {
+            Ok(Repaired::Kept(_)) => kept += 1,
+            Ok(Repaired::Nothing) => nothing += 1,
+            Err(failure) => panic!("seed {SEED}: repair after {change}: {}", failure.0),
+        }
+    }
+    println!("repaired {kept}, nothing to be had {nothing}");
+    assert!(kept > 20, "{kept} repaired, {nothing} had nothing left");
+
+    let identities = image.files.keys().filter(|path| path.starts_with("identities"));
+    let of_identities = identities.flat_map(|path| {
+        let middle = image.files[path].len() / 2;
+        [
+            Change::Flip { file: path.clone(), at: middle, bit: 0 },
+            Change::Cut { file: path.clone(), bytes: middle },
+        ]
+    });
+    for change in changes.iter().step_by(SERVE_STEP).cloned().chain(of_identities) {
+        let outcome = serve(Workbench::new(&image, &foreign), &change).await;
+        let outcome = outcome.unwrap_or_else(|failure| panic!("start after {change}: {}", failure.0));
+        let is_refused = report.refused.contains(&change);
+        let is_of_log = !change.path().starts_with("identities");
+        assert!(!is_of_log || is_refused == matches!(outcome, Outcome::Refused(_)), "{change}: {outcome:?}");
+    }
+}
+
+/// A stretch of the first segment in which sectors of 512 bytes are zeros.
+fn hole(image: &Image) -> Vec<Change> {
+    let file = image.segments()[0].join("db");
+    let middle = image.files[&file].len() / 2;
+    (middle..middle + 16 * 1_024).step_by(512).map(|at| Change::Zero { file: file.clone(), at }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_keeps_all_up_to_a_hole_and_everything_if_only_the_structure_is_damaged() {
+    let (image, foreign) = images().await;
+    let log = |file: &str| std::path::PathBuf::from("log").join(file);
+    let db = image.segments()[0].join("db");
+    let all = image.events;
+    let cases: [(&str, Vec<Change>, std::ops::Range<u64>); 5] = [
+        ("a hole in the middle", hole(&image), 10..all),
+        ("without its anchor", vec![Change::Delete(log("anchor"))], all..all + 1),
+        ("with another log's anchor", vec![Change::Foreign(log("anchor"))], all..all + 1),
+        ("without its last segment", vec![Change::Delete(image.segments()[1].clone())], 10..all),
+        // The checksum of the first message of sled's file: every batch is still in it.
+        ("with a damaged structure", vec![Change::Flip { file: db, at: 22, bit: 3 }], all..all + 1),
+    ];
+    for (what, changes, expected) in cases {
+        let bench = Workbench::new(&image, &foreign);
+        match repair_all(&bench, &changes) {
+            Ok(Repaired::Kept(events)) => assert!(expected.contains(&events), "{what}: {events} of {all}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        let server = Server::start(bench.dir());
+        let client = server.admin().await;
+        let verdict = client.validate(&image.live, &jeton_client::Check::live()).await.unwrap().verdict;
+        let is_there = expected.contains(&all);
+        assert_eq!(
+            verdict == jeton_client::Verdict::Valid,
+            is_there,
+            "{what}: the last token is {verdict:?}"
+        );
+        server.terminate();
+    }
+}

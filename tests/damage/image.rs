@@ -1,0 +1,162 @@
+//! A small data directory, made by the real binary: two segments of a log, an anchor, certificates beside it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jeton_client::{Claims, Client, Grant, IssueTokens, RevokeTarget, Token};
+
+use super::Failure;
+use crate::{Server, issue_for, name, run, work_dir};
+
+/// Lives of the server: in the first the log goes on to its second segment, in the second it only grows.
+const LIVES: usize = 2;
+/// Groups of issues that are enough to fill a segment of 1 MiB three times over.
+const GROUPS_MAX: usize = 36;
+/// Issues under way at a time: large commits, so that there are not too many headers.
+const PIPELINED: usize = 24;
+const ATTRIBUTES: usize = 3;
+const ATTRIBUTE_BYTES: usize = 1_000;
+
+/// A data directory as it is when nothing is wrong with it.
+pub struct Image {
+    /// Every file below it, by its path there.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// What `jeton --json log verify` says of it.
+    pub verified: String,
+    /// How many events it holds.
+    pub events: u64,
+    /// A token that is good.
+    pub live: Token,
+    /// One that was revoked.
+    pub dead: Token,
+    /// The directory itself; nothing changes it any more.
+    pub dir: tempfile::TempDir,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image({} files, {} events)", self.files.len(), self.events)
+    }
+}
+
+/// Every file below `dir`, by its path there.
+pub(super) fn read_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten().filter_map(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if let (Ok(inside), Ok(bytes)) = (path.strip_prefix(dir), fs::read(&path)) {
+                files.insert(inside.to_owned(), bytes);
+            }
+        }
+    }
+    files
+}
+
+/// Writes files below `dir`.
+pub(super) fn write_files<'a>(dir: &Path, files: impl IntoIterator<Item = (&'a PathBuf, &'a Vec<u8>)>) {
+    for (path, bytes) in files {
+        let to = dir.join(path);
+        fs::create_dir_all(to.parent().expect("a file lies in a folder")).expect("a folder");
+        fs::write(to, bytes).expect("a file is written");
+    }
+}
+
+fn large_issue(number: usize) -> IssueTokens {
+    let grant: Grant = "read on journal/42".parse().expect("a grant");
+    let value = |at: usize| format!("{number:08}-{at}").repeat(ATTRIBUTE_BYTES / 10);
+    let attributes = (0..ATTRIBUTES).map(|at| (name(&format!("attribute-{at}")), value(at)));
+    let claims = Claims::new([], [], [grant], attributes.collect()).expect("claims");
+    let subjects = [number % 7, number % 11].map(|subject| name(&format!("subject-{subject}")));
+    IssueTokens { claims, subjects: subjects.to_vec(), ..issue_for(&[]) }
+}
+
+/// Issues a group of tokens with large claims, and revokes one of them, which is returned.
+async fn fill(client: &Client, group: usize) -> Token {
+    let issues = (0..PIPELINED).map(|at| {
+        let (client, number) = (client.clone(), group * PIPELINED + at);
+        tokio::spawn(async move { client.issue(large_issue(number), None).await.expect("an issue") })
+    });
+    let mut last = None;
+    for issue in issues.collect::<Vec<_>>() {
+        last = issue.await.expect("no panic").tokens.pop();
+    }
+    let victim = last.expect("each issue has tokens");
+    client.revoke(RevokeTarget::Id(victim.id)).await.expect("a revoke");
+    victim
+}
+
+impl Image {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// What `jeton log verify` says, if it does not accept it.
+    ///
+    /// # Panics
+    /// If the server does not do its part.
+    pub async fn make() -> Result<Self, Failure> {
+        let dir = work_dir();
+        let mut tokens = Vec::new();
+        let mut group = 0;
+        for life in 0..LIVES {
+            let flags = ["--listen", "127.0.0.1:0", "--cores", "1"];
+            let server = Server::start_as(dir.path(), &flags, &[("JETON_SEGMENT_MIB", "1")]);
+            let client = server.admin().await;
+            let is_enough = || life > 0 || segments_in(&dir.path().join("log")) > 1;
+            let mut dead = fill(&client, group).await;
+            while !is_enough() {
+                group += 1;
+                assert!(group < GROUPS_MAX, "the log does not go on to a second segment");
+                dead = fill(&client, group).await;
+            }
+            group += 1;
+            let live = client.issue(issue_for(&["the last"]), None).await.expect("an issue").tokens.remove(0);
+            tokens = vec![live, dead];
+            client.close().await;
+            server.terminate();
+        }
+        for passing in ["server.log", "server.json"] {
+            let _ = fs::remove_file(dir.path().join(passing));
+        }
+        let output = run(dir.path(), &["--json", "log", "verify"], "");
+        let verified = String::from_utf8_lossy(&output.stdout).into_owned();
+        let value: serde_json::Value = serde_json::from_str(&verified).unwrap_or_default();
+        let Some(events) = value["events"].as_u64().filter(|_| output.status.success()) else {
+            return Err(Failure::new("the image does not verify", &output));
+        };
+        let dead = tokens.pop().expect("two tokens");
+        let live = tokens.pop().expect("two tokens");
+        Ok(Self { files: read_files(dir.path()), verified, events, live, dead, dir })
+    }
+
+    /// Keeps a copy for whoever looks into a failure; returns where.
+    pub fn keep(&self) -> PathBuf {
+        let kept = work_dir().keep();
+        write_files(&kept, &self.files);
+        kept
+    }
+
+    /// The files of the log's segments with this name, in order.
+    pub(super) fn segment_files<'a>(&'a self, file: &'a str) -> impl Iterator<Item = &'a PathBuf> {
+        self.files.keys().filter(move |path| is_segment(path.parent()) && path.ends_with(file))
+    }
+
+    /// The folders of the segments, in order.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        self.segment_files("db").filter_map(|path| path.parent().map(Path::to_owned)).collect()
+    }
+}
+
+fn segments_in(log: &Path) -> usize {
+    let entries = fs::read_dir(log).into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| is_segment(Some(&entry.path()))).count()
+}
+
+fn is_segment(dir: Option<&Path>) -> bool {
+    let name = dir.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.is_some_and(|name| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()))
+}

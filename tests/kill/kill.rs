@@ -1,0 +1,209 @@
+//! kill -9 of the real server, again and again: under mixed load, while it starts, and while it stops in order.
+//!
+//! After each restart everything that was acknowledged is checked ([`Ledger`]): what was issued is good, what was revoked
+//! is dead, no use is given back, a key has its first outcome. A write that a kill cut off may have happened or not; what
+//! it turned out to be stays. The schedule follows from the seed; when exactly a kill falls does not.
+
+mod ledger;
+mod load;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use ledger::{Ledger, Target, Told, Write};
+
+use crate::sim::rng::Rng;
+use crate::{Server, run, work_dir};
+use load::Worker;
+
+const WORKERS: usize = 4;
+/// How long the load goes on before a kill, in milliseconds.
+const LOAD_MS: std::ops::Range<u64> = 5..501;
+/// How long after its beginning a start is killed; most are through by then.
+const START_MS: std::ops::Range<u64> = 1..400;
+/// How long after the signal a stop in order is killed.
+const STOP_MS: std::ops::Range<u64> = 0..60;
+/// `jeton log verify` is asked so often.
+const VERIFY_ROUNDS: u64 = 10;
+/// The smallest segments there are, so that some kills fall while the log goes on to the next.
+const ENVIRONMENT: [(&str, &str); 1] = [("JETON_SEGMENT_MIB", "1")];
+const FLAGS: [&str; 4] = ["--listen", "127.0.0.1:0", "--cores", "1"];
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// What everything but the clock follows from.
+    pub seed: u64,
+    /// How many kills under load or in a stop.
+    pub rounds: u64,
+    /// A new log after so many: a log that only grows takes ever longer to replay.
+    pub rounds_per_log: u64,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Kills under load.
+    pub kills: u64,
+    /// Kills of a start.
+    pub kills_in_start: u64,
+    /// Kills of a stop in order.
+    pub kills_in_stop: u64,
+    /// Stops in order that were let be.
+    pub stops: u64,
+    /// Logs verified by the command.
+    pub verified: u64,
+    /// Writes that were acknowledged.
+    pub writes: u64,
+    /// Writes that a kill cut off.
+    pub cut_off: u64,
+    /// Tokens that were known and checked after the last restart of each log.
+    pub tokens: u64,
+    /// Segments of the last log.
+    pub segments: u64,
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// What was not as acknowledged, with the line that runs the plan again.
+pub async fn kill(plan: Plan) -> Result<Report, String> {
+    let mut report = Report::default();
+    let mut round = 0;
+    while round < plan.rounds {
+        let rounds = plan.rounds_per_log.min(plan.rounds - round);
+        let dir = work_dir();
+        let result = one_log(plan.seed, round, rounds, dir.path(), &mut report).await;
+        if let Err(what) = result {
+            let kept = dir.keep();
+            return Err(format!(
+                "{what}\nseed {}, log from round {round} on; its directory is kept: {}\n\
+                 cargo run -p jeton-tests --bin kill -- --seed {} --rounds {}",
+                plan.seed,
+                kept.display(),
+                plan.seed,
+                plan.rounds
+            ));
+        }
+        round += rounds;
+    }
+    Ok(report)
+}
+
+async fn one_log(seed: u64, first: u64, rounds: u64, dir: &Path, report: &mut Report) -> Result<(), String> {
+    let mut workers: Vec<Worker> =
+        (0..WORKERS).map(|number| Worker::new(number, seed ^ first << 8)).collect();
+    create_identities(dir, &workers)?;
+    for round in first..first + rounds {
+        let mut rng = Rng::new(seed.wrapping_add(round << 20));
+        workers = one_round(&mut rng, dir, workers, report)
+            .await
+            .map_err(|what| format!("round {round}: {what}"))?;
+        if round % VERIFY_ROUNDS == VERIFY_ROUNDS - 1 {
+            verify(dir, report)?;
+        }
+    }
+    let server = Server::start_as(dir, &FLAGS, &ENVIRONMENT);
+    for worker in &mut workers {
+        let client = server.client_as(&worker.identity()).await;
+        worker.recover(&client).await?;
+        report.writes += worker.ledger.writes;
+        report.cut_off += worker.ledger.cut_off;
+        report.tokens += worker.ledger.tokens().len() as u64;
+        client.close().await;
+    }
+    server.terminate();
+    verify(dir, report)?;
+    let entries = std::fs::read_dir(dir.join("log")).map_err(|error| error.to_string())?;
+    let is_segment = |entry: &std::fs::DirEntry| entry.file_name().len() == 20;
+    report.segments = entries.filter_map(Result::ok).filter(is_segment).count() as u64;
+    Ok(())
+}
+
+fn create_identities(dir: &Path, workers: &[Worker]) -> Result<(), String> {
+    let server = Server::start_as(dir, &FLAGS, &ENVIRONMENT);
+    for worker in workers {
+        let rights = "issue,validate,revoke,inspect";
+        let created = run(dir, &["identity", "create", &worker.identity(), "--rights", rights], "");
+        if !created.status.success() {
+            return Err(format!("an identity: {created:?}"));
+        }
+    }
+    server.kill9();
+    Ok(())
+}
+
+fn verify(dir: &Path, report: &mut Report) -> Result<(), String> {
+    let verified = run(dir, &["log", "verify"], "");
+    report.verified += 1;
+    if verified.status.success() { Ok(()) } else { Err(format!("the log does not verify: {verified:?}")) }
+}
+
+/// Start, check, load, kill.
+async fn one_round(
+    rng: &mut Rng,
+    dir: &Path,
+    mut workers: Vec<Worker>,
+    report: &mut Report,
+) -> Result<Vec<Worker>, String> {
+    while rng.one_in(4) {
+        let after = Duration::from_millis(rng.within(START_MS));
+        Server::start_and_kill(dir, &FLAGS, &ENVIRONMENT, after);
+        report.kills_in_start += 1;
+    }
+    let server = Server::start_as(dir, &FLAGS, &ENVIRONMENT);
+    let mut clients = Vec::new();
+    for worker in &mut workers {
+        let client = server.client_as(&worker.identity()).await;
+        worker.recover(&client).await.map_err(|what| format!("client {}: {what}", worker.number))?;
+        clients.push(client);
+    }
+    let (is_over, over) = watch::channel(false);
+    let mut loads = JoinSet::new();
+    for (mut worker, client) in workers.into_iter().zip(clients) {
+        let mut over = over.clone();
+        loads.spawn(async move {
+            let worked = worker.work(&client, &mut over).await;
+            worked.map(|()| worker)
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(rng.within(LOAD_MS))).await;
+    end(rng, server, report).await;
+    let _ = is_over.send(true);
+    let mut workers: Vec<Worker> = Vec::new();
+    for worked in loads.join_all().await {
+        workers.push(worked?);
+    }
+    workers.sort_by_key(|worker| worker.number);
+    let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+    if log.contains("panicked") {
+        return Err(format!("a panic: {log}"));
+    }
+    Ok(workers)
+}
+
+/// Ends a server under load: most are killed, some while they stop, and a few are let stop.
+async fn end(rng: &mut Rng, server: Server, report: &mut Report) {
+    match rng.below(20) {
+        0 => {
+            report.stops += 1;
+            server.terminate();
+        }
+        1..5 => {
+            report.kills_in_stop += 1;
+            server.ask_to_stop();
+            tokio::time::sleep(Duration::from_millis(rng.within(STOP_MS))).await;
+            server.kill9();
+        }
+        _ => {
+            report.kills += 1;
+            server.kill9();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
