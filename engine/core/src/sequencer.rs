@@ -29,6 +29,9 @@ use crate::time::Millis;
 pub const EVENTS_IN_FLIGHT_MAX: usize = 1 << 16;
 /// Answers held; past that a command is answered `Busy`.
 pub const ANSWERS_HELD_MAX: usize = 1 << 16;
+/// Of both, the part kept for commands that take something from somebody: whoever issues as fast as the server lets him
+/// is busy with himself, and never keeps anybody from revoking.
+pub const TAKING_SHARE: usize = 8;
 /// Batches in one commit, and then as many as the last command takes.
 pub const COMMIT_BATCHES_MAX: usize = 512;
 /// Tokens that a revoke by subject marks at a time: about a millisecond, so that nothing waits long behind it.
@@ -250,15 +253,16 @@ impl<T> Sequencer<T> {
             (self.restrictions.stopping, Rejection::Stopping),
             (self.restrictions.clock_in_doubt && may_be_valid_after, Rejection::ClockInDoubt),
             (self.restrictions.disk_low && !command.takes(), Rejection::DiskFull),
-            (self.is_full() || is_repeat, Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
+            (self.is_full(command.takes()) || is_repeat, Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
         ];
         rules.into_iter().find(|(holds, _)| *holds).map(|(_, rejection)| rejection)
     }
 
-    fn is_full(&self) -> bool {
+    fn is_full(&self, takes: bool) -> bool {
+        let room = |max: usize| if takes { max } else { max - max / TAKING_SHARE };
         let in_flight = self.watermarks.assigned.0 - self.watermarks.durable.0;
-        in_flight >= limit!(events_in_flight, EVENTS_IN_FLIGHT_MAX) as u64
-            || self.held.len() + self.marking.len() >= ANSWERS_HELD_MAX
+        in_flight >= room(limit!(events_in_flight, EVENTS_IN_FLIGHT_MAX)) as u64
+            || self.held.len() + self.marking.len() >= room(ANSWERS_HELD_MAX)
     }
 
     /// Numbers and applies the events of one command.

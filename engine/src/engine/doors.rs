@@ -9,6 +9,7 @@ use jeton_core::command::Submission;
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::{ClaimsNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
 use jeton_core::rights::{Caller, Rights};
+use jeton_core::sequencer::TAKING_SHARE;
 use jeton_core::time::Millis;
 use jeton_core::token::TokenId;
 use jeton_core::verdict::Answer;
@@ -17,7 +18,7 @@ use jeton_net::doors::{QueueFull, Submit, Ticket, Validate};
 use jeton_net::server::{CounterValues, ReplyQueue, ShardCounters};
 
 use super::reader_thread::LogRead;
-use super::{Command, Figures, ReplyTo};
+use super::{COMMANDS_MAX, Command, Figures, ReplyTo};
 use crate::clock::Clock;
 
 /// Makes the doors of each shard.
@@ -138,6 +139,11 @@ fn shard_json(values: &CounterValues) -> serde_json::Value {
 
 impl Submit for Doors {
     fn submit(&self, ticket: Ticket, submission: Submission) -> Result<(), QueueFull> {
+        // The last part of the queue is for what takes something from somebody, as it is in the sequencer.
+        let is_full = self.engine.commands.len() >= COMMANDS_MAX - COMMANDS_MAX / TAKING_SHARE;
+        if is_full && !submission.command.takes() {
+            return Err(QueueFull);
+        }
         let command = Command { reply_to: ReplyTo::Shard(self.replies.clone(), ticket), submission };
         self.engine.commands.try_send(command).map_err(|_| QueueFull)
     }

@@ -52,6 +52,26 @@ fn a_no_op_and_a_rejection_wait_for_what_they_rest_on() {
 }
 
 #[test]
+fn who_issues_as_much_as_he_may_keeps_nobody_from_revoking() {
+    let is_busy = |engine: &mut Engine| {
+        replies(engine).iter().any(|(_, result)| matches!(result, Err(Rejection::Busy { .. })))
+    };
+    let mut engine = Engine::new();
+    let token = engine.issue(|_| {});
+    // Nothing is durable from here on: the answer to everything that is decided is held.
+    engine.submit_as(1, None, issue_command(|_| {}));
+    let renewal = || Command::RenewToken { token: token.clone(), ttl_s: 5, binding: None };
+    let renewals = (0..ANSWERS_HELD_MAX).take_while(|_| {
+        engine.submit_as(1, None, renewal());
+        !is_busy(&mut engine)
+    });
+    assert_eq!(renewals.count(), ANSWERS_HELD_MAX - ANSWERS_HELD_MAX / TAKING_SHARE - 1);
+    engine.submit_as(1, None, Command::Revoke(RevokeTarget::Id(token.id)));
+    assert!(!is_busy(&mut engine), "a revoke has room of its own");
+    assert_eq!(engine.verdict(&token), Verdict::Revoked);
+}
+
+#[test]
 fn a_token_revoked_before_its_issue_is_durable_never_becomes_valid() {
     let mut engine = Engine::new();
     engine.submit_as(1, None, issue_command(|_| {}));
