@@ -90,7 +90,7 @@ impl State {
     /// The event that records the outcome of a command that had a key; for one with a marking job, once that is over.
     #[must_use]
     pub fn complete(&self, submission: &Submission, outcome: &Outcome, now: Millis) -> Option<Entry> {
-        if !self.keys.has_room(now) {
+        if !self.keys.has_room(submission.actor, now) {
             return None; // a revoke, which does not wait for room: see `recall`
         }
         let fact = Fact::CommandCompleted {
@@ -107,7 +107,7 @@ impl State {
         let Some(key) = submission.key else { return Ok(None) };
         let now = draft.now;
         // What takes something from somebody is done in any case; without room its outcome is not remembered.
-        if !self.keys.has_room(now) && !submission.command.takes() {
+        if !self.keys.has_room(submission.actor, now) && !submission.command.takes() {
             return Err(Rejection::Busy { retry_ms: KEYS_FULL_RETRY_MS });
         }
         let Some(record) = self.keys.recall(&ScopedKey { client: submission.actor, key }, now) else {

@@ -1,15 +1,20 @@
 //! The memory of idempotency keys: what came of the commands that carried one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::event::{Recorded, ScopedKey};
 use crate::mutation::limit;
+use crate::numbers::ClientNo;
 use crate::time::Millis;
 
 /// How long a key is remembered.
 pub const KEY_MEMORY_MS: u64 = 10 * 60 * 1_000;
 /// How many keys are remembered; past that, commands with a key are answered `Busy`.
 pub const KEYS_MAX: usize = 1_000_000;
+/// A client may have so many keys remembered for each that is free: the more it has used up, the less it gets, and however
+/// many there are of its kind, some are always left for one that has none.
+const KEYS_PER_FREE_KEY: usize = 4;
 
 /// What came of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub(crate) struct KeyRecord {
 pub(super) struct KeyMemory {
     records: HashMap<ScopedKey, KeyRecord>,
     order: VecDeque<(Millis, ScopedKey)>,
+    /// How much of `order` is whose.
+    of_client: HashMap<ClientNo, usize>,
 }
 
 impl KeyMemory {
@@ -32,10 +39,12 @@ impl KeyMemory {
         self.records.get(key).filter(|record| !is_over(record.at, now))
     }
 
-    /// Whether there is room for one more.
-    pub(super) fn has_room(&self, now: Millis) -> bool {
+    /// Whether there is room for one more of this client's.
+    pub(super) fn has_room(&self, client: ClientNo, now: Millis) -> bool {
+        let free = limit!(keys, KEYS_MAX).saturating_sub(self.order.len());
+        let own = self.of_client.get(&client).copied().unwrap_or(0);
         // Only when it looks full: what is too old by now is forgotten with the next that is remembered.
-        self.order.len() < limit!(keys, KEYS_MAX)
+        own < free.saturating_mul(KEYS_PER_FREE_KEY)
             || self.order.front().is_some_and(|(at, _)| is_over(*at, now))
     }
 
@@ -47,6 +56,7 @@ impl KeyMemory {
     pub(super) fn remember(&mut self, key: ScopedKey, record: KeyRecord) {
         self.forget(record.at);
         self.order.push_back((record.at, key));
+        *self.of_client.entry(key.client).or_default() += 1;
         self.records.insert(key, record);
     }
 
@@ -58,6 +68,12 @@ impl KeyMemory {
             // A key used again after its time has a younger record, which stays.
             if self.records.get(key).is_some_and(|record| record.at == *at) {
                 self.records.remove(key);
+            }
+            if let Entry::Occupied(mut own) = self.of_client.entry(key.client) {
+                *own.get_mut() -= 1;
+                if *own.get() == 0 {
+                    own.remove();
+                }
             }
             self.order.pop_front();
         }
@@ -76,7 +92,7 @@ fn is_over(at: Millis, now: Millis) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numbers::{ClientNo, IdempotencyKey};
+    use crate::numbers::IdempotencyKey;
 
     fn key(byte: u8) -> ScopedKey {
         ScopedKey { client: ClientNo(1), key: IdempotencyKey([byte; 16]) }
@@ -94,6 +110,23 @@ mod tests {
         assert!(memory.recall(&key(1), Millis(1_000 + KEY_MEMORY_MS)).is_none());
         memory.remember(key(2), record(1_000 + KEY_MEMORY_MS));
         assert_eq!(memory.records.len(), 1, "the memory does not keep what it no longer recalls");
+    }
+
+    #[test]
+    fn one_client_leaves_room_for_another_and_gets_its_own_back_in_time() {
+        let mut memory = KeyMemory::default();
+        let (greedy, other) = (ClientNo(1), ClientNo(2));
+        let mut used = 0_u64;
+        while memory.has_room(greedy, Millis(0)) {
+            let key = IdempotencyKey(u128::from(used).to_le_bytes());
+            memory.remember(ScopedKey { client: greedy, key }, record(0));
+            used += 1;
+        }
+        assert_eq!(used, 800_000, "four fifths at most");
+        assert!(memory.has_room(other, Millis(0)));
+        assert!(memory.has_room(greedy, Millis(KEY_MEMORY_MS)));
+        memory.remember(key(9), record(KEY_MEMORY_MS));
+        assert_eq!(memory.of_client, HashMap::from([(greedy, 1)]));
     }
 
     #[test]
