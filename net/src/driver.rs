@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event,
-    Incoming, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
+    ClientConfig, Connection, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, Dir,
+    Endpoint, Event, Incoming, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
 };
 
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
@@ -38,6 +38,14 @@ struct Conn {
     is_lost: bool,
 }
 
+/// What moves a handshake of the server's on: up to a few hundred microseconds of public-key cryptography.
+enum HandshakeStep {
+    /// A client wants in.
+    Begin(Incoming),
+    /// A datagram of a client that is on its way.
+    GoOn(ConnectionHandle, ConnectionEvent),
+}
+
 /// All connections of one socket.
 pub struct Driver {
     endpoint: Endpoint,
@@ -50,6 +58,10 @@ pub struct Driver {
     /// Datagrams that belong to no connection: retries, refusals, resets.
     stateless: VecDeque<(Transmit, Vec<u8>)>,
     handshaking: usize,
+    /// Steps of handshakes that were not taken yet ([`Self::handle_handshake`]), and how many of them begin one.
+    steps: VecDeque<HandshakeStep>,
+    begins: usize,
+    is_server: bool,
     accepts: bool,
 }
 
@@ -65,7 +77,7 @@ impl Driver {
     /// # Errors
     /// If the TLS configuration is not fit for QUIC.
     pub fn new(config: DriverConfig) -> Result<Self, config::ConfigError> {
-        let large_datagrams = config.large_datagrams;
+        let (large_datagrams, is_server) = (config.large_datagrams, config.server.is_some());
         let (endpoint, limits) = config.into_endpoint()?;
         Ok(Self {
             endpoint,
@@ -77,6 +89,9 @@ impl Driver {
             events: VecDeque::new(),
             stateless: VecDeque::new(),
             handshaking: 0,
+            steps: VecDeque::new(),
+            begins: 0,
+            is_server,
             accepts: true,
         })
     }
@@ -117,26 +132,32 @@ impl Driver {
         let ecn = origin.ecn.and_then(quinn_proto::EcnCodepoint::from_bits);
         match self.endpoint.handle(now, origin.remote, origin.local_ip, ecn, data, &mut response) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(conn) = self.conns.get_mut(&handle) {
+                let Some(conn) = self.conns.get_mut(&handle) else { return };
+                if self.is_server && conn.handshake_until.is_some() {
+                    // One too many is lost: QUIC sends it again.
+                    if self.steps.len() < self.limits.handshake_steps_max {
+                        self.steps.push_back(HandshakeStep::GoOn(handle, event));
+                    }
+                } else {
                     conn.inner.handle_event(event);
                     self.touch(handle);
                 }
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.handle_incoming(now, incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => self.handle_incoming(incoming),
             Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
             None => {}
         }
     }
 
     /// A client that wants in: turned away if there are too many, made to prove its address if many are on their way.
-    fn handle_incoming(&mut self, now: Instant, incoming: Incoming) {
+    fn handle_incoming(&mut self, incoming: Incoming) {
         let mut response = Vec::new();
-        if !self.accepts || self.conns.len() >= self.limits.connections_max {
-            let transmit = self.endpoint.refuse(incoming, &mut response);
-            self.respond(transmit, response);
+        if !self.accepts || self.conns.len() + self.begins >= self.limits.connections_max {
+            self.refuse(incoming);
             return;
         }
-        let is_under_pressure = self.handshaking >= self.limits.handshakes_unproven_max;
+        let under_way = self.handshaking + self.begins;
+        let is_under_pressure = under_way >= self.limits.handshakes_unproven_max;
         if is_under_pressure && !incoming.remote_address_validated() && incoming.may_retry() {
             if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
                 self.respond(transmit, response);
@@ -144,11 +165,22 @@ impl Driver {
             return;
         }
         // Whoever has not shown a certificate yet may not keep out those who have.
-        if self.handshaking >= self.limits.handshakes_max {
-            let transmit = self.endpoint.refuse(incoming, &mut response);
-            self.respond(transmit, response);
+        if under_way >= self.limits.handshakes_max || self.steps.len() >= self.limits.handshake_steps_max {
+            self.refuse(incoming);
             return;
         }
+        self.steps.push_back(HandshakeStep::Begin(incoming));
+        self.begins += 1;
+    }
+
+    fn refuse(&mut self, incoming: Incoming) {
+        let mut response = Vec::new();
+        let transmit = self.endpoint.refuse(incoming, &mut response);
+        self.respond(transmit, response);
+    }
+
+    fn begin_handshake(&mut self, now: Instant, incoming: Incoming) {
+        let mut response = Vec::new();
         match self.endpoint.accept(incoming, now, &mut response, None) {
             Ok((handle, inner)) => self.add(now, handle, inner),
             Err(error) => {
@@ -157,6 +189,25 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Takes one step of one handshake; returns whether there was one. A handshake costs as much as hundreds of requests:
+    /// taking one step between two rounds of everything else keeps a crowd at the door from holding up those inside.
+    pub fn handle_handshake(&mut self, now: Instant) -> bool {
+        match self.steps.pop_front() {
+            None => return false,
+            Some(HandshakeStep::Begin(incoming)) => {
+                self.begins -= 1;
+                if self.accepts { self.begin_handshake(now, incoming) } else { self.refuse(incoming) }
+            }
+            Some(HandshakeStep::GoOn(handle, event)) => {
+                if let Some(conn) = self.conns.get_mut(&handle) {
+                    conn.inner.handle_event(event);
+                    self.touch(handle);
+                }
+            }
+        }
+        true
     }
 
     fn add(&mut self, now: Instant, handle: ConnectionHandle, inner: Connection) {

@@ -263,6 +263,7 @@ impl<H: Handler> Shard<H> {
                 break;
             }
         }
+        has_worked |= self.driver.handle_handshake(now);
         if self.driver.poll_timeout().is_some_and(|at| at <= now) {
             self.driver.handle_timeout(now);
             has_worked = true;

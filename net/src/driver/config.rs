@@ -47,6 +47,8 @@ pub struct Limits {
     pub handshakes_unproven_max: usize,
     /// Handshakes under way at most.
     pub handshakes_max: usize,
+    /// Datagrams of handshakes that wait for their turn.
+    pub handshake_steps_max: usize,
     /// Datagrams waiting that belong to no connection.
     pub stateless_max: usize,
     /// Datagrams in one transmit.
@@ -59,6 +61,7 @@ impl Default for Limits {
             connections_max: 16_384,
             handshakes_unproven_max: 256,
             handshakes_max: 4_096,
+            handshake_steps_max: 4_096,
             stateless_max: 256,
             segments_max: 32,
         }

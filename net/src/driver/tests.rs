@@ -163,6 +163,7 @@ impl Net {
             let origin = Origin { remote: from, local_ip: None, ecn: None };
             driver.handle_datagram(self.now, origin, BytesMut::from(&flying.bytes[..]));
         }
+        while self.server.handle_handshake(self.now) {}
         self.server.handle_timeout(self.now);
         self.client.handle_timeout(self.now);
         true
@@ -346,6 +347,52 @@ fn under_pressure_a_client_proves_its_address_first_and_gets_in_all_the_same() {
     assert_eq!(net.server.connections(), 0, "nothing is kept for an address that is not proven");
     net.run(Duration::from_secs(2));
     assert!(net.connected().is_some());
+}
+
+#[test]
+fn a_crowd_at_the_door_does_not_hold_up_who_is_inside() {
+    const CROWD: usize = 200;
+    let mut net = Net::new(Weather::default());
+    let inside = net.connect();
+    net.run(Duration::from_secs(1));
+    net.server_events.clear();
+    (0..CROWD).for_each(|_| {
+        net.connect();
+    });
+    let stream = net.client.open(inside).unwrap();
+    net.client.write(inside, stream, b"a request").unwrap();
+    net.transmit();
+    while let Some(flying) = net.flying.pop() {
+        let origin = Origin { remote: address(2), local_ip: None, ecn: None };
+        net.server.handle_datagram(net.now, origin, BytesMut::from(&flying.bytes[..]));
+    }
+    // Before a single step of the crowd's handshakes was taken.
+    assert_eq!(net.server.connections(), 1);
+    let event = net.server.poll_event();
+    assert!(matches!(event, Some(DriverEvent::Readable(..))), "{event:?}");
+    for taken in 1..=CROWD {
+        assert!(net.server.handle_handshake(net.now));
+        assert_eq!(net.server.connections(), 1 + taken, "one step at a time");
+    }
+    assert!(!net.server.handle_handshake(net.now));
+}
+
+#[test]
+fn handshakes_that_wait_for_their_turn_are_bounded() {
+    let limits = Limits { handshake_steps_max: 8, ..Limits::default() };
+    let mut net = Net::with(Weather::default(), limits, true);
+    (0..20).for_each(|_| {
+        net.connect();
+    });
+    net.transmit();
+    while let Some(flying) = net.flying.pop() {
+        let origin = Origin { remote: address(2), local_ip: None, ecn: None };
+        net.server.handle_datagram(net.now, origin, BytesMut::from(&flying.bytes[..]));
+    }
+    let taken = (0..100).take_while(|_| net.server.handle_handshake(net.now)).count();
+    assert_eq!((taken, net.server.connections()), (8, 8));
+    net.run(Duration::from_secs(1));
+    assert!(net.client_loss().is_some(), "the others were refused: {:?}", net.client_events);
 }
 
 #[test]
