@@ -165,7 +165,9 @@ impl RunningServer {
             ShardParts { cpu, socket, driver }
         });
         let running_file = config.data.join(RUNNING_FILE);
-        let shards = start_shards(&engine, parts.collect())?;
+        // One certificate, stolen or run wild, does not keep all others out.
+        let per_identity_max = config.connections_max.div_ceil(2);
+        let shards = start_shards(&engine, parts.collect(), per_identity_max)?;
         let server = Self { engine, shards, address, running_file, created };
         match fs::write(&server.running_file, server.note()) {
             Ok(()) => Ok(server),
@@ -226,14 +228,18 @@ impl RunningServer {
     }
 }
 
-fn start_shards(engine: &Engine, parts: Vec<ShardParts>) -> Result<Shards, ServeError> {
+fn start_shards(
+    engine: &Engine,
+    parts: Vec<ShardParts>,
+    connections_per_identity_max: usize,
+) -> Result<Shards, ServeError> {
     let counters: Vec<Arc<ShardCounters>> = parts.iter().map(|_| Arc::default()).collect();
     // The doors hold channels that are to close when the shards end: each shard is given its own.
     let make_doors = engine.door_maker();
     let shards = Shards::start(parts, move |number, bell| {
         let replies = ReplyQueue::new(bell);
         let doors = make_doors.make(replies.clone(), counters.clone());
-        Server::new(doors, replies, Arc::clone(&counters[number]))
+        Server::new(doors, replies, Arc::clone(&counters[number]), connections_per_identity_max)
     })?;
     Ok(shards)
 }

@@ -2,8 +2,10 @@
 
 mod client;
 mod counters;
+mod shares;
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +16,10 @@ use jeton_wire::doors::{DoorReply, Submit, Ticket, Validate};
 use jeton_wire::{CloseCode, Session, WRITES_IN_FLIGHT_MAX};
 
 pub use counters::{CounterValues, ShardCounters};
+pub use shares::WRITES_PER_IDENTITY_MAX;
 
 use self::client::Client;
+use self::shares::{Share, Shares};
 
 use crate::driver::{ConnId, Driver, DriverEvent, Read};
 use crate::identity::Identity;
@@ -68,8 +72,10 @@ pub struct Server<D> {
     replies: ReplyQueue,
     counters: Arc<ShardCounters>,
     clients: HashMap<ConnId, Client>,
-    /// Which connection waits for which ticket.
-    tickets: HashMap<Ticket, ConnId>,
+    /// Which connection waits for which ticket, and whose that is: also if the connection is gone, for what was handed on
+    /// takes its place in the queues until it is answered.
+    tickets: HashMap<Ticket, (ConnId, Rc<Share>)>,
+    shares: Shares,
     next_ticket: Ticket,
     /// The zero of the sessions' clock.
     epoch: Instant,
@@ -93,8 +99,13 @@ impl<D> std::fmt::Debug for Server<D> {
 }
 
 impl<D: Validate + Submit> Server<D> {
-    /// A server without clients. `replies` is the queue that `doors` answers to.
-    pub fn new(doors: D, replies: ReplyQueue, counters: Arc<ShardCounters>) -> Self {
+    /// A server without clients. `replies` is the queue that `doors` answers to; an identity may have so many connections.
+    pub fn new(
+        doors: D,
+        replies: ReplyQueue,
+        counters: Arc<ShardCounters>,
+        connections_per_identity_max: usize,
+    ) -> Self {
         let epoch = Instant::now();
         Self {
             doors,
@@ -102,6 +113,7 @@ impl<D: Validate + Submit> Server<D> {
             counters,
             clients: HashMap::new(),
             tickets: HashMap::new(),
+            shares: Shares::new(connections_per_identity_max),
             next_ticket: 1,
             epoch,
             deadline: None,
@@ -131,9 +143,7 @@ impl<D: Validate + Submit> Server<D> {
 
     fn forget(&mut self, conn: ConnId) {
         if let Some(client) = self.clients.remove(&conn) {
-            for ticket in client.session.tickets() {
-                self.tickets.remove(&ticket);
-            }
+            self.shares.leave(client.share());
             self.waiting.remove(&conn);
             self.counters.set_connections(self.clients.len());
         }
@@ -144,9 +154,15 @@ impl<D: Validate + Submit> Server<D> {
         let identity = certificates.first().map(|own| Identity::from_certificate(own));
         match identity {
             Some(Ok(identity)) => {
+                let Some(share) = self.shares.join(&identity.name) else {
+                    tracing::info!(client = identity.name, "a client has as many connections as it may");
+                    let code = CloseCode::TooManyConnections.code();
+                    driver.close(now, conn, code, "too many connections of this identity");
+                    return;
+                };
                 tracing::debug!(client = identity.name, "connected");
                 let session = Session::new(identity.name);
-                self.clients.insert(conn, Client::new(session, identity.not_after_s, now));
+                self.clients.insert(conn, Client::new(session, share, identity.not_after_s, now));
                 self.counters.set_connections(self.clients.len());
             }
             Some(Err(error)) => {
@@ -199,7 +215,8 @@ impl<D: Validate + Submit> Server<D> {
         let first_ticket = self.next_ticket;
         self.out.clear();
         // One read brings no more writes than a session may have under way.
-        client.session.refuse_writes(self.tickets.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX);
+        let is_full = self.tickets.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX;
+        client.session.refuse_writes(is_full || client.share().is_used_up());
         let handled = client.session.handle_data(
             stream,
             data,
@@ -209,7 +226,8 @@ impl<D: Validate + Submit> Server<D> {
             &mut self.out,
         );
         for ticket in first_ticket..self.next_ticket {
-            self.tickets.insert(ticket, conn);
+            client.share().take_on();
+            self.tickets.insert(ticket, (conn, Rc::clone(client.share())));
         }
         self.counters.add(&client.session.take_tally(), began.elapsed());
         if client.session.waits_for_event() {
@@ -264,7 +282,8 @@ impl<D: Validate + Submit> Server<D> {
         let mut out = std::mem::take(&mut self.out);
         while let Some((ticket, reply)) = self.replies.queue.pop() {
             has_any = true;
-            let Some(conn) = self.tickets.remove(&ticket) else { continue };
+            let Some((conn, share)) = self.tickets.remove(&ticket) else { continue };
+            self.shares.settle(&share);
             let Some(client) = self.clients.get_mut(&conn) else { continue };
             out.clear();
             if let Some(stream) = client.session.handle_reply(ticket, reply, &self.doors, &mut out) {

@@ -1,10 +1,12 @@
 //! One client's connection: its session, and the answers that its streams have not taken yet.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jeton_wire::Session;
 
+use super::shares::Share;
 use crate::driver::{ConnId, Driver};
 
 /// Bytes of answers that a connection may leave unread before its requests are no longer read.
@@ -21,6 +23,7 @@ pub(super) struct NotReading;
 pub(super) struct Client {
     pub(super) session: Session,
     pub(super) not_after_s: u64,
+    share: Rc<Share>,
     streams: HashMap<u64, Outgoing>,
     unsent_bytes: usize,
     /// When the client last took something, or nothing waited for it.
@@ -40,16 +43,22 @@ struct Outgoing {
 }
 
 impl Client {
-    pub(super) fn new(session: Session, not_after_s: u64, now: Instant) -> Self {
+    pub(super) fn new(session: Session, share: Rc<Share>, not_after_s: u64, now: Instant) -> Self {
         Self {
             session,
             not_after_s,
+            share,
             streams: HashMap::new(),
             unsent_bytes: 0,
             progressed: now,
             held_back: BTreeSet::new(),
             is_ending: false,
         }
+    }
+
+    /// What its identity has on this shard.
+    pub(super) fn share(&self) -> &Rc<Share> {
+        &self.share
     }
 
     /// Whether the stream is not to be read for now; it is noted for [`Self::streams_to_read`].

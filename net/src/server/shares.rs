@@ -1,0 +1,109 @@
+//! What one identity takes of a shard over all of its connections, so that none takes what belongs to everybody.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use jeton_wire::WRITES_IN_FLIGHT_MAX;
+
+/// Writes and log reads of one identity under way on a shard: an eighth of the sequencer's queue.
+pub const WRITES_PER_IDENTITY_MAX: usize = 2 * WRITES_IN_FLIGHT_MAX;
+
+/// What one identity has.
+#[derive(Debug)]
+pub(super) struct Share {
+    identity: String,
+    connections: Cell<usize>,
+    /// Writes that were handed on and not answered, those of connections that are gone too.
+    under_way: Cell<usize>,
+}
+
+/// The shares of all identities that have anything.
+#[derive(Debug)]
+pub(super) struct Shares {
+    of: HashMap<String, Rc<Share>>,
+    connections_max: usize,
+}
+
+impl Share {
+    /// Whether another read, of as many writes as a connection may have under way, could take more than one may have.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.under_way.get() >= WRITES_PER_IDENTITY_MAX
+    }
+
+    /// Notes a write that was handed on.
+    pub(super) fn take_on(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+}
+
+impl Shares {
+    /// Nobody has anything; each may have so many connections.
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { of: HashMap::new(), connections_max }
+    }
+
+    /// One more connection of this identity; `None` if it has as many as it may.
+    pub(super) fn join(&mut self, identity: &str) -> Option<Rc<Share>> {
+        if !self.of.contains_key(identity) {
+            let share =
+                Share { identity: identity.to_owned(), connections: Cell::new(0), under_way: Cell::new(0) };
+            self.of.insert(identity.to_owned(), Rc::new(share));
+        }
+        let share = self.of.get(identity)?;
+        if share.connections.get() >= self.connections_max {
+            return None;
+        }
+        share.connections.set(share.connections.get() + 1);
+        Some(Rc::clone(share))
+    }
+
+    /// One connection less.
+    pub(super) fn leave(&mut self, share: &Share) {
+        share.connections.set(share.connections.get() - 1);
+        self.forget_empty(share);
+    }
+
+    /// One write was answered.
+    pub(super) fn settle(&mut self, share: &Share) {
+        share.under_way.set(share.under_way.get() - 1);
+        self.forget_empty(share);
+    }
+
+    fn forget_empty(&mut self, share: &Share) {
+        if share.connections.get() == 0 && share.under_way.get() == 0 {
+            self.of.remove(&share.identity);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_has_so_many_connections_and_no_more_until_one_has_ended() {
+        let mut shares = Shares::new(2);
+        let first = shares.join("a").unwrap();
+        let second = shares.join("a").unwrap();
+        assert!(shares.join("a").is_none() && shares.join("b").is_some(), "others are not concerned");
+        shares.leave(&first);
+        assert!(shares.join("a").is_some());
+        shares.leave(&second);
+    }
+
+    #[test]
+    fn what_a_connection_that_is_gone_has_under_way_counts_until_it_is_answered() {
+        let mut shares = Shares::new(2);
+        let share = shares.join("a").unwrap();
+        (0..WRITES_PER_IDENTITY_MAX).for_each(|_| share.take_on());
+        shares.leave(&share);
+        let again = shares.join("a").unwrap();
+        assert!(again.is_used_up());
+        shares.settle(&share);
+        assert!(!again.is_used_up());
+        (1..WRITES_PER_IDENTITY_MAX).for_each(|_| shares.settle(&share));
+        shares.leave(&again);
+        assert!(shares.of.is_empty(), "nothing is kept of whom nothing is known any more");
+    }
+}
