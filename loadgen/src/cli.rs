@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fill a key space, then validate, issue and revoke in a closed loop, and report.
+    /// Fill a key space, then validate, issue and revoke in a closed loop, or at a fixed rate, and report.
     Run(Run),
 }
 
@@ -35,6 +35,10 @@ pub(crate) struct Run {
     /// Requests in flight on each connection.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) in_flight: u16,
+    /// Requests a second, whatever becomes of them: latency counts from when each was due. Those due while as many are
+    /// in flight as may be are not sent, and counted.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
     /// Tokens in the key space.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=50_000_000))]
     pub(crate) tokens: u32,

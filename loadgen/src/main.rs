@@ -1,6 +1,7 @@
 //! `jeton-load`: load for a Jeton server, with every reply checked.
 //!
-//! A closed loop at a fixed number of connections, batch and requests in flight. Tokens lie 32 bytes each in a
+//! A closed loop at a fixed number of connections, batch and requests in flight, or an open one at a fixed rate
+//! ([`schedule`]). Tokens lie 32 bytes each in a
 //! mapping; what each answer must be follows from the token's position ([`plan`]), not from a map. Drives
 //! the same sans-IO QUIC driver as the server, from the other side, on one busy thread.
 //!
@@ -12,6 +13,7 @@ mod measure;
 mod plan;
 mod report;
 mod run;
+mod schedule;
 mod target;
 mod tokens;
 

@@ -21,13 +21,26 @@ const KINDS: [(Kind, &str); 3] =
     [(Kind::Validate, "validate"), (Kind::Issue, "issue"), (Kind::Revoke, "revoke")];
 
 /// What was counted while measuring. Wrong replies count from the first request on.
+#[derive(Clone)]
 pub(crate) struct Totals {
     pub(crate) tokens: u64,
+    /// Requests that were due.
+    pub(crate) offered: u64,
+    /// Those that were due while as many were in flight as may be.
+    pub(crate) not_sent: u64,
+    /// Those that the server did not answer at all.
+    pub(crate) unanswered: u64,
+    /// How late a request was sent at worst, for the generator itself had more to do than it could.
+    pub(crate) lag_us_max: u64,
+    /// Those that the server refused.
     pub(crate) refused: u64,
     pub(crate) errors: u64,
     pub(crate) wrong_replies: u64,
     described: Vec<String>,
+    /// From when a request was due to its answer.
     latency: [Histogram<u64>; 3],
+    /// From when it was sent.
+    service: [Histogram<u64>; 3],
 }
 
 /// Everything there is to tell.
@@ -45,22 +58,29 @@ impl Totals {
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             tokens: 0,
+            offered: 0,
+            not_sent: 0,
+            unanswered: 0,
+            lag_us_max: 0,
             refused: 0,
             errors: 0,
             wrong_replies: 0,
             described: Vec::new(),
             latency: [histogram()?, histogram()?, histogram()?],
+            service: [histogram()?, histogram()?, histogram()?],
         })
     }
 
     /// Forgets what was counted while warming up, but never a wrong reply.
     pub(crate) fn reset(&mut self) {
         (self.tokens, self.refused, self.errors) = (0, 0, 0);
-        self.latency.iter_mut().for_each(Histogram::reset);
+        (self.offered, self.not_sent, self.lag_us_max) = (0, 0, 0);
+        self.latency.iter_mut().chain(&mut self.service).for_each(Histogram::reset);
     }
 
-    pub(crate) fn count(&mut self, kind: Kind, took_us: u64) {
-        self.latency[kind as usize].saturating_record(took_us);
+    pub(crate) fn count(&mut self, kind: Kind, latency_us: u64, service_us: u64) {
+        self.latency[kind as usize].saturating_record(latency_us.max(1));
+        self.service[kind as usize].saturating_record(service_us.max(1));
     }
 
     pub(crate) fn wrong(&mut self, describe: impl FnOnce() -> String) {
@@ -68,6 +88,12 @@ impl Totals {
         if self.described.len() < DESCRIBED_MAX {
             self.described.push(describe());
         }
+    }
+
+    /// These, and of `late`, which went on, only what was wrong or never came.
+    pub(crate) fn with_late(self, late: Self) -> Self {
+        let (unanswered, wrong_replies, described) = (late.unanswered, late.wrong_replies, late.described);
+        Self { unanswered, wrong_replies, described, ..self }
     }
 
     fn requests(&self) -> u64 {
@@ -89,18 +115,22 @@ fn latency_json(latency: &Histogram<u64>) -> Value {
 impl Report {
     fn json(&self, config: &Run) -> Value {
         let per_s = |count: u64| (count as f64 / self.seconds).round();
-        let latencies =
-            KINDS.map(|(kind, name)| (name.to_owned(), latency_json(&self.totals.latency[kind as usize])));
+        let by_kind = |histograms: &[Histogram<u64>; 3]| {
+            let named = KINDS.map(|(kind, name)| (name.to_owned(), latency_json(&histograms[kind as usize])));
+            Value::Object(named.into_iter().collect())
+        };
         json!({
             "tool": "jeton-load",
             "version": env!("CARGO_PKG_VERSION"),
             "workload": {
                 "connections": config.connections, "batch": config.batch, "in_flight": config.in_flight,
-                "tokens": config.tokens, "issue_batch": config.issue_batch,
+                "tokens": config.tokens, "issue_batch": config.issue_batch, "rate": config.rate,
                 "mix": { "validate": config.mix.validate, "issue": config.mix.issue, "revoke": config.mix.revoke },
             },
             "seconds": self.seconds,
             "fill_durable_issues_per_s": self.fill_per_s.round(),
+            "offered_per_s": per_s(self.totals.offered),
+            "achieved_per_s": per_s(self.totals.requests()),
             "requests_per_s": per_s(self.totals.requests()),
             "tokens_per_s": per_s(self.totals.tokens),
             "tokens_per_server_cpu_s": self.server_cpu_s.filter(|cpu| *cpu > 0.0).map(|cpu| (self.totals.tokens as f64 / cpu).round()),
@@ -108,9 +138,13 @@ impl Report {
             "generator_cpu_s": self.generator_cpu_s,
             "server_rss_bytes": self.server_rss_bytes,
             "refused": self.totals.refused,
+            "not_sent": self.totals.not_sent,
+            "unanswered": self.totals.unanswered,
+            "generator_lag_us_max": self.totals.lag_us_max,
             "errors": self.totals.errors,
             "wrong_replies": self.totals.wrong_replies,
-            "latency_us": Value::Object(latencies.into_iter().collect()),
+            "latency_us": by_kind(&self.totals.latency),
+            "service_us": by_kind(&self.totals.service),
         })
     }
 
@@ -138,9 +172,12 @@ impl Report {
             number("tokens_per_server_cpu_s")
         );
         println!(
-            "requests      {}/s, {} refused, {} errors",
-            number("requests_per_s"),
+            "requests      {}/s of {}/s offered, {} refused, {} not sent, {} unanswered, {} errors",
+            number("achieved_per_s"),
+            number("offered_per_s"),
             number("refused"),
+            number("not_sent"),
+            number("unanswered"),
             number("errors")
         );
         println!(

@@ -20,10 +20,13 @@ use crate::link::Links;
 use crate::measure::{cpu_of, own_cpu, rss_of};
 use crate::plan::{Planned, Revokes, is_right, planned, victim, victims};
 use crate::report::{Kind, Report, Totals};
+use crate::schedule::Schedule;
 use crate::tokens::TokenFile;
 
 /// Issue commands outstanding while the key space is filled: 1,024 tokens.
 const FILL_IN_FLIGHT: usize = 1_024 / ISSUE_TOKENS_MAX;
+/// Requests put on their way in an open loop before answers are taken again.
+const SENDS_PER_TURN: usize = 256;
 /// How long a run may go on without an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Lifetime of the tokens: longer than any run.
@@ -105,6 +108,8 @@ fn spoil(tokens: &mut TokenFile, count: u32) -> anyhow::Result<()> {
 /// A request under way.
 struct Asked {
     kind: Kind,
+    /// When it was to be sent, and when it was.
+    due: Instant,
     at: Instant,
     /// How far the revokes were.
     revokes: Revokes,
@@ -150,7 +155,7 @@ impl<'a> Loop<'a> {
         (((self.random >> 32) * u64::from(below)) >> 32) as u32
     }
 
-    fn ask(&mut self, links: &mut Links, link: usize) -> anyhow::Result<()> {
+    fn ask(&mut self, links: &mut Links, link: usize, due: Option<Instant>) -> anyhow::Result<()> {
         let die = self.random(100);
         let mix = self.config.mix;
         let kind = if die < mix.validate {
@@ -180,7 +185,9 @@ impl<'a> Loop<'a> {
                 vec![n]
             }
         };
-        self.under_way.insert(id, Asked { kind, at: Instant::now(), revokes: self.revokes, positions });
+        let at = Instant::now();
+        let due = due.unwrap_or(at);
+        self.under_way.insert(id, Asked { kind, due, at, revokes: self.revokes, positions });
         Ok(())
     }
 
@@ -195,7 +202,8 @@ impl<'a> Loop<'a> {
     fn take(&mut self, id: u64, response: &Response) {
         let Some(asked) = self.under_way.remove(&id) else { return };
         self.heard = Instant::now();
-        let took_us = u64::try_from(asked.at.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+        let since = |at: Instant| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (latency_us, service_us) = (since(asked.due), since(asked.at));
         match (asked.kind, response) {
             (_, Response::Busy { .. }) => {
                 self.totals.refused += 1;
@@ -245,7 +253,7 @@ impl<'a> Loop<'a> {
                 self.totals.wrong(|| format!("a {kind:?} was answered {other:?}"));
             }
         }
-        self.totals.count(asked.kind, took_us);
+        self.totals.count(asked.kind, latency_us, service_us);
     }
 
     /// Notes that a victim is dead. One that was refused is never asked for again: it stays between both marks.
@@ -257,8 +265,61 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Runs until `until`, always with as many requests in flight as configured.
+    /// Runs until `until`, at the configured rate or else in a closed loop.
     fn run(&mut self, links: &mut Links, until: Instant) -> anyhow::Result<()> {
+        match self.config.rate {
+            Some(rate) => self.run_open(links, Schedule::new(Instant::now(), rate), until),
+            None => self.run_closed(links, until),
+        }
+    }
+
+    /// Sends what is due, as long as there is room for it in flight.
+    fn run_open(&mut self, links: &mut Links, mut schedule: Schedule, until: Instant) -> anyhow::Result<()> {
+        let in_flight_max = links.len() * usize::from(self.config.in_flight);
+        let mut link = 0;
+        self.heard = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                break;
+            }
+            for _ in 0..SENDS_PER_TURN {
+                let Some(due) = schedule.next_due(now) else { break };
+                if self.under_way.len() >= in_flight_max {
+                    self.totals.not_sent += 1;
+                    continue;
+                }
+                let lag_us = u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX);
+                self.totals.lag_us_max = self.totals.lag_us_max.max(lag_us);
+                self.ask(links, link % links.len(), Some(due))?;
+                link += 1;
+            }
+            links.turn(|_, id, response| self.take(id, &response))?;
+            self.check_silence()?;
+        }
+        self.totals.offered += schedule.offered();
+        Ok(())
+    }
+
+    /// Takes the answers of what is still under way, and counts what has none. These answers are checked, not counted.
+    fn drain(&mut self, links: &mut Links) -> anyhow::Result<()> {
+        let until = Instant::now() + SILENCE_MAX;
+        while !self.under_way.is_empty() && Instant::now() < until {
+            links.turn(|_, id, response| self.take(id, &response))?;
+        }
+        self.totals.unanswered = self.under_way.len() as u64;
+        Ok(())
+    }
+
+    fn check_silence(&self) -> anyhow::Result<()> {
+        if !self.under_way.is_empty() && self.heard.elapsed() > SILENCE_MAX {
+            bail!("the server did not answer for {} s", SILENCE_MAX.as_secs());
+        }
+        Ok(())
+    }
+
+    /// Always with as many requests in flight as configured.
+    fn run_closed(&mut self, links: &mut Links, until: Instant) -> anyhow::Result<()> {
         let mut free: Vec<usize> = Vec::new();
         let wanted = links.len() * usize::from(self.config.in_flight);
         if self.under_way.is_empty() {
@@ -266,19 +327,18 @@ impl<'a> Loop<'a> {
         }
         while Instant::now() < until {
             for link in std::mem::take(&mut free) {
-                self.ask(links, link)?;
+                self.totals.offered += 1;
+                self.ask(links, link, None)?;
             }
             links.turn(|link, id, response| {
                 self.take(id, &response);
                 free.push(link);
             })?;
-            if self.heard.elapsed() > SILENCE_MAX {
-                bail!("the server did not answer for {} s", SILENCE_MAX.as_secs());
-            }
+            self.check_silence()?;
         }
         // What came last goes out first thing in the next phase.
         for link in free {
-            self.ask(links, link)?;
+            self.ask(links, link, None)?;
         }
         Ok(())
     }
@@ -305,14 +365,14 @@ pub(crate) fn run(config: &Run) -> anyhow::Result<bool> {
     }
     // A server that fell silent is measured up to its last word.
     let until = if ended.is_ok() { Instant::now() } else { load.heard };
-    let report = Report {
-        seconds: until.saturating_duration_since(began).as_secs_f64(),
-        fill_per_s,
-        generator_cpu_s: (own_cpu() - own).as_secs_f64(),
-        server_cpu_s: pid.and_then(cpu_of).zip(server).map(|(after, before)| (after - before).as_secs_f64()),
-        server_rss_bytes: pid.and_then(rss_of),
-        totals: load.totals,
-    };
+    let generator_cpu_s = (own_cpu() - own).as_secs_f64();
+    let server_cpu_s = pid.and_then(cpu_of).zip(server).map(|(after, before)| (after - before).as_secs_f64());
+    let server_rss_bytes = pid.and_then(rss_of);
+    let counted = load.totals.clone();
+    let ended = ended.and_then(|()| load.drain(&mut links));
+    let totals = counted.with_late(load.totals);
+    let seconds = until.saturating_duration_since(began).as_secs_f64();
+    let report = Report { seconds, fill_per_s, generator_cpu_s, server_cpu_s, server_rss_bytes, totals };
     report.print(config);
     // A server that died in mid-run: what was measured is told, and then that.
     ended?;
