@@ -11,6 +11,9 @@ pub mod power;
 #[path = "../sim/sim.rs"]
 pub mod sim;
 
+#[path = "../attack/attack.rs"]
+pub mod attack;
+
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,194 @@
+//! What the witness feels, with and without each attack, by turns.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
+use jeton_tests::attack::kinds::Kind;
+use jeton_tests::attack::rig::{Stop, Target};
+use jeton_tests::attack::witness::{Seen, Witness};
+use serde_json::{Value, json};
+
+/// An attacker gathers for so long before the witness counts.
+const GATHER: Duration = Duration::from_secs(1);
+/// Handshakes and what else an attack leaves behind are gone after so long.
+const SETTLE: Duration = Duration::from_secs(4);
+
+/// Server and witness go before whatever else the machine does: on a shared machine the 99th percentile would be that of
+/// its other users.
+const PRIORITY: i32 = -10;
+/// The attacker is an ordinary process.
+const ATTACKER_BEHIND: &str = "10";
+
+/// Flags of `measure`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Measure {
+    /// Which attacks; all if none is named.
+    kinds: Vec<Kind>,
+    /// How often each is alternated with quiet.
+    #[arg(long, default_value_t = 5)]
+    alternations: u32,
+    /// Seconds of each phase.
+    #[arg(long, default_value_t = 4.0)]
+    phase: f64,
+    /// Measure revokes instead of validates.
+    #[arg(long)]
+    revokes: bool,
+    /// The server's binary, if not the one beside this.
+    #[arg(long)]
+    server: Option<PathBuf>,
+}
+
+/// A server on core 0.
+pub(crate) struct Pinned {
+    process: Child,
+    pub(crate) data: tempfile::TempDir,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a server on core 0.
+pub(crate) fn start(binary: Option<&Path>) -> anyhow::Result<(Pinned, Target)> {
+    let beside = std::env::current_exe()?.with_file_name("jeton");
+    let binary = binary.unwrap_or(&beside);
+    let data = tempfile::tempdir()?;
+    let log = std::fs::File::create(data.path().join("server.log"))?;
+    let process = Command::new("taskset")
+        .args(["-c", "0"])
+        .arg(binary)
+        .args(["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--tokens-initial", "1000000", "--data"])
+        .arg(data.path())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .with_context(|| binary.display().to_string())?;
+    let pinned = Pinned { process, data };
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(30) {
+        if let Ok(target) = Target::of(pinned.data.path()) {
+            return Ok((pinned, target));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let log = std::fs::read_to_string(pinned.data.path().join("server.log")).unwrap_or_default();
+    bail!("the server did not start: {log}")
+}
+
+/// Keeps this thread, and what it starts, on core 1 and before whatever else the machine does.
+pub(crate) fn stay_on_core_1() -> anyhow::Result<()> {
+    rustix::process::setpriority_process(None, PRIORITY).context("a priority above others' needs root")?;
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(1);
+    rustix::thread::sched_setaffinity(None, &set).context("core 1")
+}
+
+fn attacker(kind: Kind, data: &Path, time: Duration) -> anyhow::Result<Child> {
+    let name = kind.to_possible_value().context("a name")?;
+    Ok(Command::new("nice")
+        .args(["-n", ATTACKER_BEHIND])
+        .arg(std::env::current_exe()?)
+        .args(["run", name.get_name(), "--for", &time.as_secs_f64().to_string(), "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .spawn()?)
+}
+
+pub(crate) fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// CPU time of the server so far in seconds, and its resident memory in bytes (proc(5)).
+pub(crate) fn taken(pid: Option<u32>) -> (f64, u64) {
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{file}", pid.unwrap_or_default())).unwrap_or_default()
+    };
+    let stat = read("stat");
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
+    let status = read("status");
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let cpu_s = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    (cpu_s, rss.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1_024)
+}
+
+async fn watch(witness: &Witness, phase: Duration, revokes: bool) -> Seen {
+    let stop = Stop::default();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(phase).await;
+        stopping.stop();
+    });
+    if revokes { witness.revoke_on(&stop).await } else { witness.watch(&stop).await }
+}
+
+/// One attack, alternated with quiet.
+async fn alternate(config: &Measure, target: &Target, kind: Kind) -> anyhow::Result<Value> {
+    let phase = Duration::try_from_secs_f64(config.phase)?;
+    let witness = Witness::new(target).await?;
+    let mut quiet = Vec::new();
+    let mut beside = Vec::new();
+    let (mut wrong, mut unanswered, mut reason, mut asked) = (0, 0, None, 0);
+    let (mut busy_share, mut rss_max, mut figures) = (Vec::new(), 0, Value::Null);
+    for _ in 0..config.alternations {
+        let seen = watch(&witness, phase, config.revokes).await;
+        quiet.push(seen.latency_us);
+        let child = attacker(kind, &target.data, phase + 2 * GATHER)?;
+        tokio::time::sleep(GATHER).await;
+        let (cpu_before, began) = (taken(target.pid()).0, Instant::now());
+        let seen = watch(&witness, phase, config.revokes).await;
+        let (cpu_after, rss) = taken(target.pid());
+        busy_share.push((cpu_after - cpu_before) / began.elapsed().as_secs_f64());
+        rss_max = rss_max.max(rss);
+        (wrong, unanswered) = (wrong + seen.wrong, unanswered + seen.unanswered);
+        asked += seen.latency_us.len() + seen.unanswered;
+        reason = seen.reason.or(reason);
+        beside.push(seen.latency_us);
+        let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await??;
+        figures = serde_json::from_slice(&output.stdout).context("the attacker's figures")?;
+        tokio::time::sleep(SETTLE).await;
+    }
+    let at = |histograms: &[hdrhistogram::Histogram<u64>], quantile| {
+        histograms.iter().map(|one| one.value_at_quantile(quantile) as f64).collect::<Vec<_>>()
+    };
+    let (quiet_p99, beside_p99) = (at(&quiet, 0.99), at(&beside, 0.99));
+    let ratios = quiet_p99.iter().zip(&beside_p99).map(|(quiet, beside)| beside / quiet.max(1.0));
+    let ratios: Vec<f64> = ratios.collect();
+    let is_met = median(ratios.clone()) < 3.0;
+    Ok(json!({
+        "attack": kind.to_possible_value().map(|value| value.get_name().to_owned()),
+        "quiet_us": { "p50": median(at(&quiet, 0.5)), "p99": median(quiet_p99.clone()) },
+        "attacked_us": { "p50": median(at(&beside, 0.5)), "p99": median(beside_p99) },
+        "p99_ratio": { "median": median(ratios.clone()), "all": ratios, "below_3": is_met },
+        "witness": { "asked": asked, "wrong": wrong, "unanswered": unanswered, "reason": reason },
+        "server": { "cores_busy": median(busy_share), "rss_bytes_max": rss_max },
+        "attacker": figures.get("figures"),
+    }))
+}
+
+/// Measures all attacks that were asked for, each on a server of its own.
+pub(crate) fn measure(config: &Measure) -> anyhow::Result<Value> {
+    let kinds = if config.kinds.is_empty() { Kind::value_variants() } else { &config.kinds };
+    let mut all = Vec::new();
+    stay_on_core_1()?;
+    for kind in kinds {
+        let (_server, target) = start(config.server.as_deref())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let figures = runtime.block_on(alternate(config, &target, *kind))?;
+        eprintln!("{figures}");
+        all.push(figures);
+    }
+    Ok(json!({
+        "alternations": config.alternations, "phase_s": config.phase,
+        "witness": if config.revokes { "revokes" } else { "validates of 16 tokens" },
+        "attacks": all,
+    }))
+}

@@ -1,0 +1,131 @@
+//! A client that is at another address with every datagram: what a broken NAT does, or an attacker who has the client's
+//! traffic sent on from elsewhere (RFC 9000, section 9.3).
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use bytes::BytesMut;
+use jeton_net::driver::{ConnId, Driver, DriverConfig, DriverEvent, Origin};
+use jeton_net::tls::{Credentials, client_config};
+use jeton_wire::request::Request;
+
+use super::rig::{PATIENCE, Papers, SERVER_NAME, Stop, Target, hello};
+
+/// What a wanderer saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wandering {
+    /// Addresses it had.
+    pub addresses: u64,
+    /// Bytes it sent, from all of them.
+    pub sent: u64,
+    /// Bytes that came back, to all of them.
+    pub received: u64,
+    /// Whether it was still connected in the end.
+    pub is_connected: bool,
+}
+
+struct Wanderer {
+    target: Target,
+    driver: Driver,
+    sockets: Vec<UdpSocket>,
+    at: usize,
+    seen: Wandering,
+}
+
+impl Wanderer {
+    fn transmit(&mut self, now: Instant, wanders: bool) {
+        let mut buffer = Vec::new();
+        while let Some(transmit) = self.driver.poll_transmit(now, &mut buffer) {
+            let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
+            for datagram in buffer[..transmit.size].chunks(segment) {
+                let socket = &self.sockets[self.at % self.sockets.len()];
+                if socket.send_to(datagram, self.target.address).is_ok() {
+                    self.seen.sent += datagram.len() as u64;
+                }
+                self.at += usize::from(wanders);
+            }
+            buffer.clear();
+        }
+    }
+
+    fn receive(&mut self, now: Instant) {
+        let mut bytes = [0; 2_048];
+        for socket in &self.sockets {
+            while let Ok((length, remote)) = socket.recv_from(&mut bytes) {
+                self.seen.received += length as u64;
+                let origin = Origin { remote, local_ip: None, ecn: None };
+                self.driver.handle_datagram(now, origin, BytesMut::from(&bytes[..length]));
+            }
+        }
+        if self.driver.poll_timeout().is_some_and(|at| at <= now) {
+            self.driver.handle_timeout(now);
+        }
+    }
+
+    fn turn(&mut self, wanders: bool) -> Vec<DriverEvent> {
+        let now = Instant::now();
+        self.transmit(now, wanders);
+        self.receive(now);
+        let events = std::iter::from_fn(|| self.driver.poll_event()).collect();
+        std::thread::sleep(Duration::from_micros(200));
+        events
+    }
+
+    fn connected(&mut self) -> anyhow::Result<ConnId> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            for event in self.turn(false) {
+                match event {
+                    DriverEvent::Connected(conn) => return Ok(conn),
+                    DriverEvent::Lost(_, reason) => bail!(reason),
+                    _ => {}
+                }
+            }
+        }
+        bail!("no handshake in time")
+    }
+}
+
+/// Connects, then sends pings, each datagram from the next of `addresses` sockets, until told to stop.
+///
+/// # Errors
+/// If the server does not let it in.
+pub fn wander(target: &Target, papers: &Papers, addresses: usize, stop: &Stop) -> anyhow::Result<Wandering> {
+    let papers = papers.clone();
+    let credentials = Credentials { chain: papers.chain, key: papers.key, authorities: papers.authorities };
+    let tls = Driver::client_crypto(Arc::new(client_config(credentials)?))?;
+    let mut driver = Driver::new(DriverConfig::client())?;
+    driver.connect(Instant::now(), tls, target.address, SERVER_NAME)?;
+    let socket = |_| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    let sockets = (0..addresses).map(socket).collect::<std::io::Result<Vec<_>>>()?;
+    let mut wanderer =
+        Wanderer { target: target.clone(), driver, sockets, at: 0, seen: Wandering::default() };
+    let conn = wanderer.connected()?;
+    wanderer.seen = Wandering { is_connected: true, ..Wandering::default() };
+    let Some(stream) = wanderer.driver.open(conn) else { bail!("no stream") };
+    wanderer.driver.write(conn, stream, &hello());
+    let mut id = 1;
+    while !stop.is_over() && wanderer.seen.is_connected {
+        let mut frame = Vec::new();
+        Request::Ping.encode(id, &mut frame);
+        id += 1;
+        wanderer.driver.write(conn, stream, &frame);
+        for event in wanderer.turn(true) {
+            match event {
+                DriverEvent::Lost(..) => wanderer.seen.is_connected = false,
+                DriverEvent::Readable(conn, stream) => {
+                    while let jeton_net::driver::Read::Data(_) = wanderer.driver.read(conn, stream) {}
+                }
+                _ => {}
+            }
+        }
+    }
+    wanderer.seen.addresses = wanderer.at.min(wanderer.sockets.len()) as u64;
+    Ok(wanderer.seen)
+}

@@ -1,0 +1,229 @@
+//! More load than the server can carry: offered at a fixed rate, whatever becomes of it.
+//!
+//! The load is `jeton-load`'s open loop, in a process of its own on core 1. So that one core of generator is several times
+//! what the server can do, the server gets a part of its core only (a CPU quota with a short period). Beside the load a
+//! witness asks on a connection of its own: it says when things are normal again.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use jeton_tests::attack::rig::{Stop, Target};
+use jeton_tests::attack::witness::Witness;
+use serde_json::{Value, json};
+
+use super::measure::{median, start, stay_on_core_1};
+
+/// What is offered, as multiples of what the server can do.
+const MULTIPLES: [f64; 7] = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
+/// The quota's period: as short as the kernel takes, so that the pauses are.
+const PERIOD_US: u64 = 2_000;
+/// Where the kernel's controller of CPU time is, version 1 and version 2.
+const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"];
+
+/// Flags of `overload`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Overload {
+    /// What is asked for: `validate` or `issue`.
+    #[arg(long, default_value = "validate", value_parser = ["validate", "issue"])]
+    kind: String,
+    /// Tokens in a validate.
+    #[arg(long, default_value_t = 4)]
+    batch: u16,
+    /// Connections, and requests in flight on each at most.
+    #[arg(long, default_value_t = 16)]
+    connections: u16,
+    #[arg(long, default_value_t = 256)]
+    in_flight: u16,
+    /// Seconds at each multiple.
+    #[arg(long, default_value_t = 6)]
+    seconds: u32,
+    /// Percent of core 0 that the server gets.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100))]
+    quota: u64,
+    /// The server's binary, if not the one beside this.
+    #[arg(long)]
+    server: Option<PathBuf>,
+}
+
+/// A group of processes with a part of a core; taken apart when dropped.
+struct Quota(PathBuf);
+
+impl Quota {
+    fn new(percent: u64, pid: u32) -> anyhow::Result<Self> {
+        let name = format!("jeton-overload-{}", std::process::id());
+        let quota_us = PERIOD_US * percent / 100;
+        let is_v1 = Path::new(CGROUPS[0]).join("cpu.cfs_quota_us").exists();
+        let dir = Path::new(if is_v1 { CGROUPS[0] } else { CGROUPS[1] }).join(name);
+        std::fs::create_dir(&dir).with_context(|| format!("{}: a CPU quota needs root", dir.display()))?;
+        let quota = Self(dir);
+        if is_v1 {
+            quota.write("cpu.cfs_period_us", PERIOD_US)?;
+            quota.write("cpu.cfs_quota_us", quota_us)?;
+        } else {
+            quota.write("cpu.max", format!("{quota_us} {PERIOD_US}"))?;
+        }
+        quota.write("cgroup.procs", pid)?;
+        Ok(quota)
+    }
+
+    fn write(&self, file: &str, value: impl std::fmt::Display) -> anyhow::Result<()> {
+        let path = self.0.join(file);
+        std::fs::write(&path, value.to_string()).with_context(|| format!("{} = {value}", path.display()))
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0); // once the server is gone
+    }
+}
+
+/// One run of the load generator; its report.
+fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result<Value> {
+    let binary = std::env::current_exe()?.with_file_name("jeton-load");
+    let mut command = Command::new(&binary);
+    command
+        .args(["run", "--json", "--tokens", "20000", "--warm-up", "1s"])
+        .args(["--mix", &format!("{}=100", config.kind)])
+        .args(["--batch", &config.batch.to_string(), "--connections", &config.connections.to_string()])
+        .args(["--in-flight", &config.in_flight.to_string()])
+        .args(["--duration", &format!("{}s", config.seconds)])
+        .arg("--data")
+        .arg(&target.data)
+        .stderr(Stdio::inherit());
+    rate.map(|rate| command.args(["--rate", &rate.to_string()]));
+    let output = command.output().with_context(|| binary.display().to_string())?;
+    let report = serde_json::from_slice(&output.stdout);
+    let report: Value = report.with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())?;
+    if report["wrong_replies"] != 0 {
+        bail!("wrong replies: {report}");
+    }
+    Ok(report)
+}
+
+fn number(report: &Value, key: &str) -> f64 {
+    report.get(key).and_then(Value::as_f64).unwrap_or(0.0)
+}
+
+/// The witness's answers, each with when it was asked for.
+type Trace = Vec<(Instant, Duration)>;
+
+async fn watch(witness: &Witness, stop: &Stop) -> (Trace, u64) {
+    let (mut trace, mut failed) = (Vec::new(), 0);
+    while !stop.is_over() {
+        let began = Instant::now();
+        match witness.ask().await {
+            Ok(true) => trace.push((began, began.elapsed())),
+            Ok(false) | Err(_) => failed += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    (trace, failed)
+}
+
+fn p99_us(trace: impl Iterator<Item = Duration>) -> f64 {
+    let mut all: Vec<Duration> = trace.collect();
+    all.sort_unstable();
+    all.get(all.len() * 99 / 100).map_or(f64::NAN, |latency| latency.as_micros() as f64)
+}
+
+/// How long after `ended` the witness's answers are as fast as they were when it was quiet: from the first quarter of a
+/// second on in which nine of ten take less than twice the quiet 90th percentile.
+fn recovery_s(trace: &Trace, ended: Instant, quiet_p90_us: f64) -> Option<f64> {
+    const WINDOW: Duration = Duration::from_millis(250);
+    (0..40).map(|at| ended + WINDOW * at).find_map(|from| {
+        let mut window: Vec<Duration> = trace
+            .iter()
+            .filter(|(at, _)| (from..from + WINDOW).contains(at))
+            .map(|(_, latency)| *latency)
+            .collect();
+        window.sort_unstable();
+        let p90 = window.get(window.len() * 9 / 10)?;
+        (p90.as_micros() as f64 <= 2.0 * quiet_p90_us).then(|| (from - ended).as_secs_f64())
+    })
+}
+
+async fn step(
+    config: &Overload,
+    target: &Target,
+    capacity: f64,
+    multiple: f64,
+) -> anyhow::Result<(f64, Value)> {
+    let witness = Witness::new(target).await?;
+    let stop = Stop::default();
+    let stopping = stop.clone();
+    let watching = tokio::spawn(async move { watch(&witness, &stopping).await });
+    let quiet_from = Instant::now();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = Instant::now();
+    let rate = (capacity * multiple).round() as u32;
+    let report = tokio::task::block_in_place(|| load(config, target, Some(rate)))?;
+    let ended = Instant::now();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    stop.stop();
+    let (trace, failed) = watching.await?;
+    let within = |from: Instant, to: Instant| {
+        trace.iter().filter(move |(at, _)| (from..to).contains(at)).map(|(_, latency)| *latency)
+    };
+    let mut quiet: Vec<Duration> = within(quiet_from, began).collect();
+    quiet.sort_unstable();
+    let quiet_p90 = quiet.get(quiet.len() * 9 / 10).map_or(f64::NAN, |latency| latency.as_micros() as f64);
+    let goodput = number(&report, "achieved_per_s");
+    let kind = &config.kind;
+    Ok((
+        goodput,
+        json!({
+            "multiple": multiple,
+            "offered_per_s": report["offered_per_s"],
+            "goodput_per_s": goodput,
+            "busy": report["refused"],
+            "not_sent": report["not_sent"],
+            "unanswered": report["unanswered"],
+            "errors": report["errors"],
+            "latency_us": report["latency_us"][kind],
+            "service_us": report["service_us"][kind],
+            "generator_cpu_s": report["generator_cpu_s"],
+            "generator_lag_us_max": report["generator_lag_us_max"],
+            "server_cpu_s": report["server_cpu_s"],
+            "server_rss_bytes": report["server_rss_bytes"],
+            "witness": {
+                "failed": failed, "quiet_p99_us": p99_us(within(quiet_from, began)),
+                "loaded_p99_us": p99_us(within(began, ended)),
+                "normal_again_after_s": recovery_s(&trace, ended, quiet_p90),
+            },
+        }),
+    ))
+}
+
+/// Finds the capacity and offers multiples of it.
+pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
+    stay_on_core_1()?;
+    let (server, target) = start(config.server.as_deref())?;
+    let quota = Quota::new(config.quota, target.pid().context("a process")?)?;
+    let capacities = (0..3).map(|_| Ok(number(&load(config, &target, None)?, "requests_per_s")));
+    let capacity = median(capacities.collect::<anyhow::Result<_>>()?);
+    eprintln!("capacity: {capacity} requests/s");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (mut steps, mut peak) = (Vec::new(), capacity);
+    let mut at_twice = f64::NAN;
+    for multiple in MULTIPLES {
+        let (goodput, figures) = runtime.block_on(step(config, &target, capacity, multiple))?;
+        eprintln!("{figures}");
+        peak = peak.max(goodput);
+        if multiple == 2.0 {
+            at_twice = goodput;
+        }
+        steps.push(figures);
+    }
+    drop(server);
+    std::thread::sleep(Duration::from_millis(200));
+    drop(quota);
+    Ok(json!({
+        "kind": config.kind, "batch": config.batch, "connections": config.connections,
+        "in_flight_each": config.in_flight, "server_percent_of_a_core": config.quota,
+        "quota_period_us": PERIOD_US, "capacity_per_s": capacity, "peak_goodput_per_s": peak,
+        "goodput_at_2x_of_peak": at_twice / peak, "steps": steps,
+    }))
+}

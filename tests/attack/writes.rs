@@ -1,0 +1,115 @@
+//! Clients that write as fast as they can, to fill what all clients share: the sequencer's queue, and the memory of
+//! idempotency keys.
+
+use jeton_client::IssueTokens;
+use jeton_core::command::{Command, RevokeTarget};
+use jeton_core::numbers::IdempotencyKey;
+use jeton_core::outcome::{Rejection, Reply};
+use jeton_core::token::TokenId;
+use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
+use jeton_wire::request::Request;
+use jeton_wire::response::Response;
+use quinn::RecvStream;
+
+use super::rig::{Count, Papers, Random, Stop, Target};
+use crate::issue_for;
+
+/// Commands in one write to the stream.
+const BURST: u64 = 64;
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Issues of one token.
+    Issue,
+    /// Issues of one token, each with a key of its own.
+    KeyedIssue,
+    /// Revokes of tokens that nobody issued.
+    Revoke,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Commands sent.
+    pub asked: Count,
+    /// Carried out.
+    pub done: Count,
+    /// Answered busy.
+    pub busy: Count,
+    /// Refused for another reason.
+    pub refused: Count,
+}
+
+fn command(write: Write, template: &IssueTokens, random: &mut Random) -> Request<'static> {
+    let sixteen = |random: &mut Random| random.bytes(16).try_into().expect("16 bytes are 16 bytes");
+    match write {
+        Write::Issue => Request::Write { key: None, command: Command::IssueTokens(template.clone()) },
+        Write::KeyedIssue => Request::Write {
+            key: Some(IdempotencyKey(sixteen(random))),
+            command: Command::IssueTokens(template.clone()),
+        },
+        Write::Revoke => {
+            Request::Write { key: None, command: Command::Revoke(RevokeTarget::Id(TokenId(sixteen(random)))) }
+        }
+    }
+}
+
+/// Writes on one connection, as much as the server takes, until told to stop; the answers are read and counted.
+///
+/// # Errors
+/// If the server does not let it in.
+pub async fn flood(
+    target: &Target,
+    papers: &Papers,
+    write: Write,
+    seed: u64,
+    answers: &Answers,
+    stop: &Stop,
+) -> anyhow::Result<()> {
+    let (connection, mut send, receive) = target.greeted(papers).await?;
+    let mut random = Random::new(seed);
+    let template = issue_for(&["flood"]);
+    let mut id = 1;
+    let writing = async {
+        while !stop.is_over() {
+            let mut frames = Vec::new();
+            for _ in 0..BURST {
+                command(write, &template, &mut random).encode(id, &mut frames);
+                id += 1;
+            }
+            answers.asked.add(BURST);
+            if send.write_all(&frames).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        () = count(receive, answers) => {}
+    }
+    connection.close(0_u32.into(), b"enough");
+    Ok(())
+}
+
+async fn count(mut receive: RecvStream, answers: &Answers) {
+    let mut buffer = Vec::new();
+    while let Ok(Some(chunk)) = receive.read_chunk(1 << 16, true).await {
+        buffer.extend_from_slice(&chunk.bytes);
+        let mut consumed = 0;
+        while let Ok(Some((frame, length))) = split(&buffer[consumed..], RESPONSE_BYTES_MAX) {
+            match Response::decode(&frame) {
+                Ok(Response::HelloAck(_)) => {}
+                Ok(Response::Busy { .. }) => answers.busy.add(1),
+                Ok(Response::Written { reply: Reply { result: Ok(_), .. }, .. }) => answers.done.add(1),
+                // A revoke of what does not exist was carried out, as far as the sequencer's work goes.
+                Ok(Response::Written { reply: Reply { result: Err(Rejection::NotFound), .. }, .. }) => {
+                    answers.done.add(1);
+                }
+                _ => answers.refused.add(1),
+            }
+            consumed += length;
+        }
+        buffer.drain(..consumed);
+    }
+}
