@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use jeton_tests::parse_duration;
 use jeton_tests::sim::{MISTAKES, Mistake, Seen, run};
 
 /// The first seed of the long mode: beyond those that the tests run.
@@ -22,7 +23,7 @@ struct Arguments {
     #[arg(long, value_parser = range, conflicts_with = "duration")]
     seeds: Option<(u64, u64)>,
     /// Run new seeds for so long, such as `90s`, `30m` or `8h`.
-    #[arg(long = "for", value_parser = duration, id = "duration", value_name = "DURATION")]
+    #[arg(long = "for", value_parser = parse_duration, id = "duration", value_name = "DURATION")]
     duration: Option<Duration>,
     /// Make a deliberate mistake, to see it found.
     #[arg(long, value_parser = mistake)]
@@ -33,14 +34,6 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     let (from, to) = text.split_once("..").ok_or("a range is written FROM..TO")?;
     let number = |text: &str| text.parse().map_err(|_| format!("{text} is no seed"));
     Ok((number(from)?, number(to)?))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3_600)];
-    let parsed = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
-    let (number, seconds) = parsed.ok_or("a duration is written such as 90s, 30m or 8h")?;
-    let number: u64 = number.parse().map_err(|_| format!("{number} is no number"))?;
-    Ok(Duration::from_secs(number * seconds))
 }
 
 fn mistake(text: &str) -> Result<Mistake, String> {

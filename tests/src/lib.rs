@@ -1,7 +1,9 @@
 //! What the end-to-end tests share: the real `jeton` binary as a process, and clients that talk to it over real QUIC.
-//! Beside it, the simulator ([`sim`]), power loss and faults under the real store ([`power`]), and the loops that kill
-//! servers ([`kill`]) and damage data directories ([`damage`]).
+//! Beside it, the simulator ([`sim`]), power loss and faults under the real store ([`power`]), the loops that kill
+//! servers ([`kill`]) and damage data directories ([`damage`]), attacks ([`attack`]) and the soak ([`soak`]).
 
+#[path = "../attack/attack.rs"]
+pub mod attack;
 #[path = "../damage/damage.rs"]
 pub mod damage;
 #[path = "../kill/kill.rs"]
@@ -10,9 +12,8 @@ pub mod kill;
 pub mod power;
 #[path = "../sim/sim.rs"]
 pub mod sim;
-
-#[path = "../attack/attack.rs"]
-pub mod attack;
+#[path = "../soak/soak.rs"]
+pub mod soak;
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -288,6 +289,11 @@ impl Server {
         panic!("the server did not stop");
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data.join("server.log")).unwrap_or_default()
@@ -313,6 +319,18 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Reads a span of time: a number with `s`, `m` or `h`.
+///
+/// # Errors
+/// Words for whoever typed something else.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600)];
+    let parsed = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
+    let (number, seconds) = parsed.ok_or("a duration is written such as 90s, 30m or 8h")?;
+    let number: u64 = number.parse().map_err(|_| format!("{number} is no number"))?;
+    Ok(Duration::from_secs(number * seconds))
 }
 
 /// A name.
