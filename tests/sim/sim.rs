@@ -15,7 +15,7 @@ mod model;
 mod node;
 mod oracle;
 mod plan;
-pub(crate) mod rng;
+pub mod rng;
 mod seen;
 mod witness;
 mod workload;

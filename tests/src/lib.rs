@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the real `jeton` binary as a process, and clients that talk to it over real QUIC.
 //! Beside it, the simulator ([`sim`]), power loss and faults under the real store ([`power`]), the loops that kill
-//! servers ([`kill`]) and damage data directories ([`damage`]), attacks ([`attack`]) and the soak ([`soak`]).
+//! servers ([`kill`]) and damage data directories ([`damage`]), recorded histories ([`linear`]), attacks ([`attack`]) and
+//! the soak ([`soak`]).
 
 #[path = "../attack/attack.rs"]
 pub mod attack;
@@ -8,6 +9,8 @@ pub mod attack;
 pub mod damage;
 #[path = "../kill/kill.rs"]
 pub mod kill;
+#[path = "../linear/linear.rs"]
+pub mod linear;
 #[path = "../power/power.rs"]
 pub mod power;
 #[path = "../sim/sim.rs"]
