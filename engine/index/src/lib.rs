@@ -1,8 +1,8 @@
 //! The lock-free token index and slab.
 //!
-//! One [`Writer`] (the sequencer's), any number of [`Reader`]s (one per shard). A token is a 64-byte [`Record`],
-//! written once into the slab, and an 8-byte word in a bucket of the index, which holds the token's [`State`] bits and
-//! names the record. Readers take no lock and write nothing; a lookup is one cache line of the index and one of the
+//! One [`Writer`] (the sequencer's), any number of [`Reader`]s (one per shard). A token is a 64-byte [`Record`], with a
+//! [`Tail`] behind it if it has more terms than that, written once into the slab, and an 8-byte word in a bucket of the
+//! index, which holds the token's [`State`] bits and names the record. Readers take no lock and write nothing; a lookup is one cache line of the index and one of the
 //! slab.
 //!
 //! Knows no events, logs, sockets or clocks: expiry, claims and secrets are the caller's to judge. Together with one
@@ -23,8 +23,8 @@ mod writer;
 
 pub use memory::MemoryError;
 pub use reader::{Candidate, Found, Pin, Reader};
-pub use slab::Record;
+pub use slab::{Record, Tail};
 #[cfg(loom)]
 pub use sync::mutation;
 pub use word::State;
-pub use writer::{Entry, IndexConfig, IndexError, IndexFull, Memory, Writer, new};
+pub use writer::{Entry, IndexConfig, IndexError, IndexFull, Memory, SegmentUse, Walk, Writer, new};

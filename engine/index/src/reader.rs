@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::slab::{RECORD_WORDS, Record, Slab};
+use crate::slab::{Record, Tail};
 use crate::sync::{Shared, SharedGuard, mutated};
-use crate::table::{At, Generation, Moved, Table};
+use crate::table::{At, Generation, Moved, Table, Unseen};
 use crate::word::{Place, State, Word};
 
-/// How often a lookup begins anew because the writer moved its word away at that very moment. Each time needs a whole
-/// growth, or a renewal of the same token, between two loads.
+/// How often a lookup begins anew because the writer moved its word or record away at that very moment. Each time needs
+/// a whole growth, a new segment, or a renewal of the same token, between two loads.
 const RETRIES_MAX: usize = 64;
 
 /// What writer and readers share.
 pub(crate) struct Core {
     pub(crate) tables: Shared<Generation>,
-    pub(crate) slab: Slab,
-    pub(crate) extras: Slab,
 }
 
 /// The reading half. Cheap to clone; one for each thread.
@@ -55,6 +53,10 @@ enum Spot {
 pub struct Found {
     /// What is kept of it.
     pub record: Record,
+    /// What else is kept of it, if there is more.
+    pub tail: Option<Tail>,
+    /// The number that changes; 0 for a token without a tail.
+    pub counter: u64,
     /// Its state bits.
     pub state: State,
 }
@@ -119,7 +121,7 @@ impl Pin<'_> {
 
     #[inline]
     fn here(&self, is_old: bool, position: usize, word: Word) -> Candidate {
-        self.core.slab.prefetch(word.slot());
+        self.tables.slab.prefetch(word.slot());
         Candidate(Spot::Here { is_old, position, word })
     }
 
@@ -129,9 +131,11 @@ impl Pin<'_> {
     pub fn resolve(&self, id: &[u8; 16], candidate: &Candidate) -> Option<Found> {
         match candidate.0 {
             Spot::Nowhere => None,
-            Spot::Here { is_old, position, word } if self.core.slab.has_id(word.slot(), id) => {
+            Spot::Here { is_old, position, word }
+                if self.tables.slab.has_id(word.slot(), id) == Some(true) =>
+            {
                 let table = if is_old { self.tables.old.as_ref()? } else { &self.tables.new };
-                match self.read(table, At { position, word }) {
+                match read(&self.tables, table, At { position, word }) {
                     Some(found) => Some(found),
                     None => self.lookup(id),
                 }
@@ -140,36 +144,19 @@ impl Pin<'_> {
         }
     }
 
-    /// Reads the record that a word names, then looks at the word again: that second look is the moment the answer
-    /// is true of. `None` if the word no longer names that record.
-    #[inline]
-    fn read(&self, table: &Table, at: At) -> Option<Found> {
-        let words: [u64; RECORD_WORDS] = self.core.slab.read(at.word.slot())?;
-        let now = table.load(at.position);
-        let is_same = now.slot() == at.word.slot() && (mutated!(IgnoreMoved) || !now.is_moved());
-        is_same.then(|| Found { record: Record::from_words(&words), state: now.state() })
-    }
-
     /// The token with this id, if there is one. Searches the tables of now, not those of the pin.
     #[must_use]
     pub fn lookup(&self, id: &[u8; 16]) -> Option<Found> {
         for _ in 0..RETRIES_MAX {
             // Loaded anew each time: a word seen with MOVED means that there are newer tables than those at hand.
             let tables = self.core.tables.load();
-            match lookup_in(self, &tables, id) {
+            match lookup_in(&tables, id) {
                 Search::Done(found) => return found,
                 Search::Again => {}
             }
         }
         // The writer has moved this token between every two loads. Denying is the safe way out of such a race.
         None
-    }
-
-    /// An extra record.
-    #[inline]
-    #[must_use]
-    pub fn extra(&self, number: u32) -> Option<[u64; 8]> {
-        self.core.extras.read(number)
     }
 }
 
@@ -178,20 +165,49 @@ enum Search {
     Again,
 }
 
-fn lookup_in(pin: &Pin<'_>, tables: &Generation, id: &[u8; 16]) -> Search {
-    let slab = &pin.core.slab;
+fn lookup_in(tables: &Generation, id: &[u8; 16]) -> Search {
     if let Some(old) = &tables.old {
         let seen = if mutated!(IgnoreMoved) { Moved::Seen } else { Moved::Skipped };
-        if let Some(found) = old.find(slab, id, seen).and_then(|at| pin.read(old, at)) {
-            return Search::Done(Some(found));
+        match old.find(&tables.slab, id, seen) {
+            Ok(Some(at)) => {
+                if let Some(found) = read(tables, old, at) {
+                    return Search::Done(Some(found));
+                }
+            }
+            // Not there, or moved meanwhile: then its copy was written before MOVED was set.
+            Ok(None) => {}
+            Err(unseen) => return unseen.into(),
         }
-        // Not there, or moved meanwhile: then its copy was written before MOVED was set.
     }
-    match tables.new.find(slab, id, Moved::Seen) {
-        None => Search::Done(None),
-        Some(at) => match pin.read(&tables.new, at) {
-            Some(found) => Search::Done(Some(found)),
-            None => Search::Again,
-        },
+    match tables.new.find(&tables.slab, id, Moved::Seen) {
+        Ok(None) => Search::Done(None),
+        Ok(Some(at)) => {
+            read(tables, &tables.new, at).map_or(Search::Again, |found| Search::Done(Some(found)))
+        }
+        Err(unseen) => unseen.into(),
     }
+}
+
+impl From<Unseen> for Search {
+    /// A record in a segment younger than the tables: whoever loads the tables anew sees it, for it was published
+    /// before the word was written.
+    fn from(_: Unseen) -> Self {
+        if mutated!(UnseenIsNone) { Self::Done(None) } else { Self::Again }
+    }
+}
+
+/// Reads the record that a word names, then looks at the word again: that second look is the moment the answer is true
+/// of. `None` if the word no longer names that record, or names one that these tables do not know.
+#[inline]
+fn read(tables: &Generation, table: &Table, at: At) -> Option<Found> {
+    let written = tables.slab.read_whole(at.word.slot())?;
+    let counter = if written.tail.is_some() { tables.slab.counter(at.word.slot()) } else { 0 };
+    let now = table.load(at.position);
+    let is_same = now.slot() == at.word.slot() && (mutated!(IgnoreMoved) || !now.is_moved());
+    is_same.then(|| Found {
+        record: Record::from_words(&written.words),
+        tail: written.tail,
+        counter,
+        state: now.state(),
+    })
 }

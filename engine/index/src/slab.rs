@@ -1,10 +1,11 @@
-//! The slab: 64-byte records in segments, numbered from 1, each written once before anything names it.
+//! The slab: 64-byte records in segments of 4 MiB, each written once before anything names it.
 //!
 //! Records are read and written word by word through atomics. A record is written before the index word that names it
-//! is, with Release, and read after that word was, with Acquire; so Relaxed suffices here. Segments never move and are
-//! never given back while the index lives.
+//! is, with Release, and read after that word was, with Acquire; so Relaxed suffices here. A record's place is not used
+//! again while its segment lives: a segment is given up as a whole, once no word names a record in it, and its memory
+//! goes when the last reader that could still look into it has let go of the tables it pinned.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::memory::{MemoryError, Words};
 use crate::prefetch::prefetch;
@@ -14,11 +15,14 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) const RECORD_WORDS: usize = 8;
 /// Records of a segment: 4 MiB, two huge pages.
 #[cfg(not(loom))]
-const SEGMENT_RECORDS: usize = 1 << 16;
+pub(crate) const SEGMENT_RECORDS: u32 = 1 << 16;
 #[cfg(loom)]
-const SEGMENT_RECORDS: usize = 4;
+pub(crate) const SEGMENT_RECORDS: u32 = 4;
 
-/// What is kept of a token. The index looks at the id alone.
+/// In [`Record::link`]: the record behind this one belongs to it.
+const TAIL_BIT: u32 = 1 << 31;
+
+/// What is kept of a token. The index looks at the id, and at whether there is a tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The public id.
@@ -31,19 +35,33 @@ pub struct Record {
     pub issued_s: u32,
     /// Its claim set.
     pub claims: u32,
-    /// Its subject, or where more is to be found of it; the index does not say which.
+    /// Its subject: 31 bits.
     pub link: u32,
 }
 
+/// What a few tokens have beside their record: another record behind it, in the owner's own layout.
+pub type Tail = [u64; RECORD_WORDS];
+
+/// The places of one token in the slab, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) words: [u64; RECORD_WORDS],
+    pub(crate) tail: Option<Tail>,
+}
+
 impl Record {
-    pub(crate) fn to_words(self) -> [u64; RECORD_WORDS] {
+    /// # Panics
+    /// If the link needs more than 31 bits.
+    pub(crate) fn to_words(self, has_tail: bool) -> [u64; RECORD_WORDS] {
+        assert!(self.link < TAIL_BIT, "a link has 31 bits");
+        let link = if has_tail { self.link | TAIL_BIT } else { self.link };
         let mut words = [0; RECORD_WORDS];
         let bytes = self.id.as_chunks::<8>().0.iter().chain(self.digest.as_chunks::<8>().0);
         for (word, bytes) in words.iter_mut().zip(bytes) {
             *word = u64::from_le_bytes(*bytes);
         }
         words[6] = u64::from(self.expires_s) | u64::from(self.issued_s) << 32;
-        words[7] = u64::from(self.claims) | u64::from(self.link) << 32;
+        words[7] = u64::from(self.claims) | u64::from(link) << 32;
         words
     }
 
@@ -59,78 +77,141 @@ impl Record {
             expires_s: words[6] as u32,
             issued_s: (words[6] >> 32) as u32,
             claims: words[7] as u32,
-            link: (words[7] >> 32) as u32,
+            link: (words[7] >> 32) as u32 & !TAIL_BIT,
         }
     }
 }
 
-/// Segments of records.
-pub(crate) struct Slab {
-    segments: Box<[OnceLock<Words>]>,
-    huge_pages: bool,
+pub(crate) fn has_tail(words: &[u64; RECORD_WORDS]) -> bool {
+    (words[7] >> 32) as u32 & TAIL_BIT != 0
 }
 
-impl Slab {
-    /// Room for records up to number `records_max`; memory comes as they do.
-    pub(crate) fn new(records_max: u32, huge_pages: bool) -> Self {
-        let segments = records_max as usize / SEGMENT_RECORDS + 1;
-        Self { segments: (0..segments).map(|_| OnceLock::new()).collect(), huge_pages }
+/// Places for [`SEGMENT_RECORDS`] records.
+pub(crate) struct Segment {
+    records: Words,
+    /// A number beside each record that changes; there once the first is not 0.
+    counters: OnceLock<Words>,
+}
+
+impl Segment {
+    pub(crate) fn new(huge_pages: bool) -> Result<Self, MemoryError> {
+        let records = Words::new(SEGMENT_RECORDS as usize * RECORD_WORDS, huge_pages)?;
+        Ok(Self { records, counters: OnceLock::new() })
+    }
+
+    fn record(&self, at: u32) -> &[AtomicU64] {
+        &self.records[at as usize * RECORD_WORDS..][..RECORD_WORDS]
     }
 
     /// Writes a record that nothing names yet.
-    ///
-    /// # Errors
-    /// [`MemoryError`] if its segment cannot be had.
-    ///
-    /// # Panics
-    /// If the number is beyond the room that was asked for.
-    pub(crate) fn write(&self, number: u32, words: &[u64; RECORD_WORDS]) -> Result<(), MemoryError> {
-        let segment = &self.segments[number as usize / SEGMENT_RECORDS];
-        if segment.get().is_none() {
-            let memory = Words::new(SEGMENT_RECORDS * RECORD_WORDS, self.huge_pages)?;
-            let is_first = segment.set(memory).is_ok();
-            assert!(is_first, "only one writer adds segments");
-        }
-        let record = self.record(number).expect("its segment is there");
-        for (atomic, word) in record.iter().zip(words) {
+    pub(crate) fn write(&self, at: u32, words: &[u64; RECORD_WORDS]) {
+        for (atomic, word) in self.record(at).iter().zip(words) {
             atomic.store(*word, Ordering::Relaxed);
         }
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, at: u32) -> [u64; RECORD_WORDS] {
+        let record = self.record(at);
+        std::array::from_fn(|word| record[word].load(Ordering::Relaxed))
+    }
+
+    /// Relaxed: a counter is read beside the sequencer for inspections alone, in no order with anything else.
+    pub(crate) fn counter(&self, at: u32) -> u64 {
+        self.counters.get().map_or(0, |counters| counters[at as usize].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_counter(&self, at: u32, value: u64) -> Result<(), MemoryError> {
+        if self.counters.get().is_none() {
+            let is_first = self.counters.set(Words::new(SEGMENT_RECORDS as usize, false)?).is_ok();
+            assert!(is_first, "only one writer sets counters");
+        }
+        let counters = self.counters.get().expect("they were put there a moment ago");
+        counters[at as usize].store(value, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The record's atomics; `None` for a number that was never written.
-    #[inline]
-    fn record(&self, number: u32) -> Option<&[AtomicU64]> {
-        let segment = self.segments.get(number as usize / SEGMENT_RECORDS)?.get()?;
-        let start = number as usize % SEGMENT_RECORDS * RECORD_WORDS;
-        segment.get(start..start + RECORD_WORDS)
+    pub(crate) fn bytes(&self) -> usize {
+        (self.records.len() + self.counters.get().map_or(0, |counters| counters.len())) * 8
+    }
+}
+
+/// The segments of one moment, by number.
+#[derive(Clone, Default)]
+pub(crate) struct Slab {
+    segments: Vec<Option<Arc<Segment>>>,
+}
+
+/// Where a slot lies.
+pub(crate) fn place_of(slot: u32) -> (u32, u32) {
+    (slot / SEGMENT_RECORDS, slot % SEGMENT_RECORDS)
+}
+
+impl Slab {
+    /// Numbers that have been in use.
+    pub(crate) fn numbers(&self) -> usize {
+        self.segments.len()
     }
 
     #[inline]
-    pub(crate) fn read(&self, number: u32) -> Option<[u64; RECORD_WORDS]> {
-        let record = self.record(number)?;
-        Some(std::array::from_fn(|at| record[at].load(Ordering::Relaxed)))
+    pub(crate) fn segment(&self, number: u32) -> Option<&Arc<Segment>> {
+        self.segments.get(number as usize)?.as_ref()
     }
 
-    /// Just the id of a record, which is all that a search needs.
-    #[inline]
-    pub(crate) fn has_id(&self, number: u32, id: &[u8; 16]) -> bool {
-        let Some(record) = self.record(number) else { return false };
-        let [low, high] = [0, 1].map(|at| record[at].load(Ordering::Relaxed));
-        let [id_low, id_high] = id.as_chunks::<8>().0 else { return false };
-        low == u64::from_le_bytes(*id_low) && high == u64::from_le_bytes(*id_high)
-    }
-
-    #[inline]
-    pub(crate) fn prefetch(&self, number: u32) {
-        if let Some([first, ..]) = self.record(number) {
-            prefetch(first);
+    pub(crate) fn put(&mut self, number: u32, segment: Arc<Segment>) {
+        let at = number as usize;
+        if self.segments.len() <= at {
+            self.segments.resize(at + 1, None);
         }
+        assert!(self.segments[at].is_none(), "a number is used by one segment at a time");
+        self.segments[at] = Some(segment);
+    }
+
+    pub(crate) fn take(&mut self, number: u32) -> Option<Arc<Segment>> {
+        self.segments.get_mut(number as usize)?.take()
+    }
+
+    /// What lies at a slot; `None` if these tables know no such segment.
+    #[inline]
+    pub(crate) fn read(&self, slot: u32) -> Option<[u64; RECORD_WORDS]> {
+        let (number, at) = place_of(slot);
+        Some(self.segment(number)?.read(at))
+    }
+
+    /// The record at a slot with what belongs to it.
+    #[inline]
+    pub(crate) fn read_whole(&self, slot: u32) -> Option<Written> {
+        let words = self.read(slot)?;
+        let tail = if has_tail(&words) { Some(self.read(slot + 1)?) } else { None };
+        Some(Written { words, tail })
+    }
+
+    /// Whether the record at a slot has this id, which is all that a search needs; `None` if these tables know no such
+    /// segment.
+    #[inline]
+    pub(crate) fn has_id(&self, slot: u32, id: &[u8; 16]) -> Option<bool> {
+        let (number, at) = place_of(slot);
+        let record = self.segment(number)?.record(at);
+        let [low, high] = [0, 1].map(|word| record[word].load(Ordering::Relaxed));
+        let ids = id.as_chunks::<8>().0;
+        Some(low == u64::from_le_bytes(ids[0]) && high == u64::from_le_bytes(ids[1]))
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        let (number, at) = place_of(slot);
+        if let Some(segment) = self.segment(number) {
+            prefetch(&segment.record(at)[0]);
+        }
+    }
+
+    pub(crate) fn counter(&self, slot: u32) -> u64 {
+        let (number, at) = place_of(slot);
+        self.segment(number).map_or(0, |segment| segment.counter(at))
     }
 
     /// Bytes of the segments that are there.
     pub(crate) fn bytes(&self) -> usize {
-        let present = self.segments.iter().filter(|segment| segment.get().is_some()).count();
-        present * SEGMENT_RECORDS * RECORD_WORDS * 8
+        self.segments.iter().flatten().map(|segment| segment.bytes()).sum()
     }
 }

@@ -77,6 +77,12 @@ pub mod mutation {
         RelaxedRead,
         /// Growth sets MOVED before the copy is there.
         MovedBeforeCopy,
+        /// A reader takes a record in a segment it does not know for no record.
+        UnseenIsNone,
+        /// A segment is given up before the last word that names a record in it was changed.
+        GivenUpTooEarly,
+        /// A word names a record in a segment that no reader can know yet.
+        SegmentUnpublished,
     }
 
     static ACTIVE: AtomicU8 = AtomicU8::new(0);

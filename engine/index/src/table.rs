@@ -3,6 +3,8 @@
 //! A search ends at the first bucket with an empty place: words are never made empty again, so no search ends early.
 //! Only the writer writes.
 
+use std::sync::Arc;
+
 use crate::memory::{MemoryError, Words};
 use crate::prefetch::prefetch;
 use crate::slab::Slab;
@@ -27,6 +29,10 @@ pub(crate) struct At {
     pub(crate) position: usize,
     pub(crate) word: Word,
 }
+
+/// A word names a record in a segment younger than the tables at hand: there are newer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unseen;
 
 /// Whether words with MOVED count as found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,7 +94,10 @@ impl Table {
     }
 
     /// The word of the token with this id.
-    pub(crate) fn find(&self, slab: &Slab, id: &[u8; 16], moved: Moved) -> Option<At> {
+    ///
+    /// # Errors
+    /// [`Unseen`]: a word that may be the token's names a segment that `slab` does not know.
+    pub(crate) fn find(&self, slab: &Slab, id: &[u8; 16], moved: Moved) -> Result<Option<At>, Unseen> {
         let place = Place::of(id);
         let home = place.bucket(self.buckets);
         for step in 0..self.buckets {
@@ -103,29 +112,30 @@ impl Table {
                 let is_candidate = word != Word::REMOVED
                     && word.tag() == place.tag
                     && (moved == Moved::Seen || !word.is_moved());
-                if is_candidate && slab.has_id(word.slot(), id) {
-                    return Some(At { position, word });
+                if is_candidate && slab.has_id(word.slot(), id).ok_or(Unseen)? {
+                    return Ok(Some(At { position, word }));
                 }
             }
             if has_empty {
-                return None;
+                return Ok(None);
             }
         }
-        None
+        Ok(None)
     }
 
-    /// Puts a word into the first free place from its home bucket on. Writer only.
+    /// Puts a word into the first free place from its home bucket on; returns whether that was never used. Writer only.
     ///
     /// # Panics
     /// If every place is taken: the writer grows long before.
-    pub(crate) fn insert(&self, place: Place, word: Word) -> usize {
+    pub(crate) fn insert(&self, place: Place, word: Word) -> bool {
         let home = place.bucket(self.buckets);
         for step in 0..self.buckets {
             let start = (home + step) % self.buckets * BUCKET_WORDS;
             for position in start..start + BUCKET_WORDS {
-                if self.load(position).is_free() {
+                let before = self.load(position);
+                if before.is_free() {
                     self.store(position, word);
-                    return position;
+                    return before == Word::EMPTY;
                 }
             }
         }
@@ -164,7 +174,11 @@ impl Table {
 }
 
 /// The tables of one moment. While `old` is there, tokens are moving from it to `new`.
+///
+/// Whoever holds this holds every segment that a word of its tables could name when it was made, and until then:
+/// the writer publishes a segment before a word names a record in it, and gives one up only after no word does.
 pub(crate) struct Generation {
-    pub(crate) old: Option<std::sync::Arc<Table>>,
-    pub(crate) new: std::sync::Arc<Table>,
+    pub(crate) old: Option<Arc<Table>>,
+    pub(crate) new: Arc<Table>,
+    pub(crate) slab: Slab,
 }

@@ -1,21 +1,25 @@
 //! The writing half: one owner, the sequencer.
 //!
-//! Growth is spread over inserts. A table a quarter larger is put beside the full one; each insert moves a few
-//! buckets: every word is copied first and marked MOVED after, so that at any moment one of the two is the one that
-//! counts and the other says so. New tokens go to the larger table at once.
+//! Words are written here and in `growth`, which replaces a table that is full by another; records in `slots`, which
+//! hands out places in the slab and gives up whole segments.
 
 use std::sync::Arc;
 
+use self::growth::Growth;
+use self::slots::Slots;
 use crate::memory::MemoryError;
 use crate::reader::{Core, Reader};
-use crate::slab::{Record, Slab};
+use crate::slab::{Record, Slab, Tail, Written};
 use crate::sync::{Shared, mutated};
 use crate::table::{At, BUCKET_WORDS, Generation, Moved, Table};
 use crate::word::{Place, State, Word};
 
-/// Buckets moved by each insert while a table grows. The larger table has room for 1.5 inserts per bucket of the
-/// smaller before it must grow itself, so one per insert would do; two leave room for chance.
-const BUCKETS_PER_INSERT: usize = 2;
+mod growth;
+mod reclaim;
+mod slots;
+
+pub use self::reclaim::{SegmentUse, Walk};
+
 /// The smallest table.
 #[cfg(not(loom))]
 const BUCKETS_MIN: usize = 8;
@@ -27,8 +31,8 @@ const BUCKETS_MIN: usize = 2;
 pub struct IndexConfig {
     /// Tokens to have room for before the table has to grow.
     pub tokens_initial: usize,
-    /// The highest number of a record, and of an extra record: tokens ever issued and renewed, while records are not
-    /// used again. Below 2^31.
+    /// The most records at a time: one for each token, one more for each with a tail, and one for each renewal that is
+    /// prepared. Below 2^31.
     pub slots_max: u32,
     /// Whether to ask for huge pages: lookups are three times slower without.
     pub huge_pages: bool,
@@ -41,7 +45,7 @@ pub enum IndexError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The configured maximum is out of range.
-    #[error("the index holds 1 to 2^31 - 2 tokens, not {0}")]
+    #[error("the index holds 1 to 2^31 - 2 records, not {0}")]
     SlotsMax(u32),
 }
 
@@ -65,6 +69,8 @@ pub struct Entry {
     pub state: State,
     /// What is kept of it.
     pub record: Record,
+    /// What else is kept of it, if there is more.
+    pub tail: Option<Tail>,
 }
 
 /// What the index takes, in bytes of memory that was asked for.
@@ -72,31 +78,23 @@ pub struct Entry {
 pub struct Memory {
     /// Tables of words.
     pub index_bytes: usize,
-    /// Records.
+    /// Segments of records, those too that readers have yet to let go of.
     pub slab_bytes: usize,
-    /// Extra records.
-    pub extra_bytes: usize,
 }
 
 /// The writing half.
 pub struct Writer {
     core: Arc<Core>,
+    /// The table that inserts go to.
     new: Arc<Table>,
     growth: Option<Growth>,
+    /// The segments there are; readers have them in their generation.
+    slab: Slab,
+    slots: Slots,
     tokens: usize,
     /// Places that are not empty in the table that inserts go to: tokens and removed ones.
     taken: usize,
-    slots_used: u32,
-    extras_used: u32,
-    slots_max: u32,
     huge_pages: bool,
-}
-
-/// A move from one table to the next that is under way.
-struct Growth {
-    old: Arc<Table>,
-    /// The next bucket to move.
-    next: usize,
 }
 
 impl std::fmt::Debug for Writer {
@@ -115,21 +113,18 @@ pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
     }
     let buckets = buckets_for(config.tokens_initial);
     let table = Arc::new(Table::new(buckets, config.huge_pages)?);
-    let core = Arc::new(Core {
-        tables: Shared::new(Generation { old: None, new: Arc::clone(&table) }),
-        slab: Slab::new(config.slots_max, config.huge_pages),
-        extras: Slab::new(config.slots_max, config.huge_pages),
-    });
+    let slab = Slab::default();
+    let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
+    let core = Arc::new(Core { tables: Shared::new(first) });
     let reader = Reader { core: Arc::clone(&core) };
     let writer = Writer {
         core,
         new: table,
         growth: None,
+        slab,
+        slots: Slots::new(config.slots_max),
         tokens: 0,
         taken: 0,
-        slots_used: 0,
-        extras_used: 0,
-        slots_max: config.slots_max,
         huge_pages: config.huge_pages,
     };
     Ok((writer, reader))
@@ -159,28 +154,36 @@ impl Writer {
         self.tokens == 0
     }
 
-    /// The highest record number given out; they are given out in order.
+    /// Records in use, counted against [`IndexConfig::slots_max`].
     #[must_use]
     pub fn slots_used(&self) -> u32 {
-        self.slots_used
+        self.slots.live()
     }
 
     /// What the index takes.
     #[must_use]
     pub fn memory(&self) -> Memory {
-        let old = self.growth.as_ref().map_or(0, |growth| growth.old.bytes());
+        let old = self.growth.as_ref().map_or(0, Growth::bytes);
         Memory {
             index_bytes: self.new.bytes() + old,
-            slab_bytes: self.core.slab.bytes(),
-            extra_bytes: self.core.extras.bytes(),
+            slab_bytes: self.slab.bytes() + self.slots.retired_bytes(),
         }
     }
 
+    /// Shows readers the tables and segments of now.
+    fn publish(&self) {
+        let old = self.growth.as_ref().map(|growth| Arc::clone(&growth.old));
+        let slab = self.slab.clone();
+        self.core.tables.store(Generation { old, new: Arc::clone(&self.new), slab });
+    }
+
     fn locate(&self, id: &[u8; 16]) -> Option<(&Arc<Table>, At)> {
-        let slab = &self.core.slab;
+        let find = |table: &Table| {
+            table.find(&self.slab, id, Moved::Skipped).expect("the writer knows every segment that is named")
+        };
         let old = self.growth.as_ref().map(|growth| &growth.old);
-        old.and_then(|old| old.find(slab, id, Moved::Skipped).map(|at| (old, at)))
-            .or_else(|| self.new.find(slab, id, Moved::Skipped).map(|at| (&self.new, at)))
+        old.and_then(|old| find(old).map(|at| (old, at)))
+            .or_else(|| find(&self.new).map(|at| (&self.new, at)))
     }
 
     /// The token with this id.
@@ -191,39 +194,28 @@ impl Writer {
     }
 
     fn entry(&self, word: Word) -> Option<Entry> {
-        let record = self.record(word.slot())?;
-        Some(Entry { slot: word.slot(), state: word.state(), record })
+        let written = self.slab.read_whole(word.slot())?;
+        let record = Record::from_words(&written.words);
+        Some(Entry { slot: word.slot(), state: word.state(), record, tail: written.tail })
     }
 
-    /// A record by its number, whether or not a word still names it.
+    /// The record at a slot that is in use, whether or not a word names it yet.
     #[must_use]
     pub fn record(&self, slot: u32) -> Option<Record> {
-        let is_used = (1..=self.slots_used).contains(&slot);
-        is_used.then(|| self.core.slab.read(slot)).flatten().map(|words| Record::from_words(&words))
+        self.slab.read(slot).map(|words| Record::from_words(&words))
     }
 
-    /// Adds a token that is not there yet, with these state bits.
+    /// Adds a token that is not there yet, with these state bits. Returns its slot.
     ///
     /// # Errors
     /// [`IndexFull`]; nothing was added.
-    pub fn insert(&mut self, record: &Record, state: State) -> Result<u32, IndexFull> {
+    pub fn insert(&mut self, record: &Record, tail: Option<&Tail>, state: State) -> Result<u32, IndexFull> {
         debug_assert!(self.find(&record.id).is_none(), "a token is inserted once");
-        let slot = self.write_record(record)?;
         self.make_room()?;
+        let slot = self.prepare(record, tail)?;
         let place = Place::of(&record.id);
-        self.new.insert(place, Word::new(place.tag, state, slot));
-        self.taken += 1;
+        self.taken += usize::from(self.new.insert(place, Word::new(place.tag, state, slot)));
         self.tokens += 1;
-        Ok(slot)
-    }
-
-    fn write_record(&mut self, record: &Record) -> Result<u32, IndexFull> {
-        if self.slots_used >= self.slots_max {
-            return Err(IndexFull::Configured);
-        }
-        let slot = self.slots_used + 1;
-        self.core.slab.write(slot, &record.to_words()).map_err(|_| IndexFull::Memory)?;
-        self.slots_used = slot;
         Ok(slot)
     }
 
@@ -233,60 +225,80 @@ impl Writer {
         Some(table.mark(at.position, bits).state())
     }
 
-    /// As [`Self::mark`], for the token that this record is or was of, whatever record its word names by now; `None` if
-    /// there is no such token any more.
+    /// As [`Self::mark`], for the token that the record at this slot is of, whatever record its word names by now; `None`
+    /// if there is no such token any more.
     pub fn mark_owner(&mut self, slot: u32, bits: State) -> Option<State> {
         let record = self.record(slot)?;
         self.mark(&record.id, bits)
     }
 
-    /// Writes another record for a token; no word names it before [`Self::swap`]. Returns its number.
+    /// Writes another record for a token; no word names it before [`Self::swap`]. Returns its slot.
     ///
     /// # Errors
     /// [`IndexFull`]; nothing was written.
-    pub fn prepare(&mut self, record: &Record) -> Result<u32, IndexFull> {
-        self.write_record(record)
+    pub fn prepare(&mut self, record: &Record, tail: Option<&Tail>) -> Result<u32, IndexFull> {
+        let written = Written { words: record.to_words(tail.is_some()), tail: tail.copied() };
+        self.slots.check_room(&written)?;
+        self.write(&written)
     }
 
-    /// Lets the token's word name a record that was prepared, and keeps its state bits. Returns whether there is such
-    /// a token.
+    /// Lets the token's word name a record that was prepared, keeping its state bits and its counter. Returns the slot
+    /// that is given up: the one that the token had; or `slot` itself if the token is gone, or if there is no memory to
+    /// keep its counter in.
     ///
     /// # Panics
-    /// If no record has this number.
-    pub fn swap(&mut self, slot: u32) -> bool {
+    /// If no record was prepared there.
+    pub fn swap(&mut self, slot: u32) -> u32 {
         let record = self.record(slot).expect("a record is prepared before it is named");
-        let Some((table, at)) = self.locate(&record.id) else { return false };
-        // One store of the whole word: no mark can be lost, because only this thread marks.
-        table.store(at.position, Word::new(at.word.tag(), at.word.state(), slot));
-        true
+        let named = self.locate(&record.id).map(|(table, at)| (Arc::clone(table), at));
+        let given_up = match named {
+            // Without a place for the counter, uses that were spent would be forgotten: the record stays as it was.
+            Some((table, at)) if self.copy_counter(at.word.slot(), slot).is_ok() => {
+                assert!(at.word.slot() != slot, "a record is named once");
+                if mutated!(GivenUpTooEarly) {
+                    self.give_up(at.word.slot());
+                    table.store(at.position, Word::new(at.word.tag(), at.word.state(), slot));
+                    return at.word.slot();
+                }
+                // One store of the whole word: no mark can be lost, because only this thread marks.
+                table.store(at.position, Word::new(at.word.tag(), at.word.state(), slot));
+                at.word.slot()
+            }
+            _ => slot,
+        };
+        self.give_up(given_up);
+        given_up
     }
 
-    /// Takes a token out; its record is not used again. Returns whether it was there.
-    pub fn remove(&mut self, id: &[u8; 16]) -> bool {
-        let Some((table, at)) = self.locate(id) else { return false };
-        table.store(at.position, Word::REMOVED);
-        self.tokens -= 1;
-        true
+    fn copy_counter(&mut self, from: u32, to: u32) -> Result<(), IndexFull> {
+        match self.slab.counter(from) {
+            0 => Ok(()),
+            counter => self.set_counter_at(to, counter),
+        }
     }
 
-    /// Adds an extra record; they are numbered from 0.
+    /// Sets the number that changes of a token with a tail. Returns whether there is such a token.
     ///
     /// # Errors
-    /// [`IndexFull`]; nothing was added.
-    pub fn push_extra(&mut self, words: [u64; 8]) -> Result<u32, IndexFull> {
-        let number = self.extras_used;
-        if number >= self.slots_max {
-            return Err(IndexFull::Configured);
-        }
-        self.core.extras.write(number, &words).map_err(|_| IndexFull::Memory)?;
-        self.extras_used = number + 1;
-        Ok(number)
+    /// [`IndexFull::Memory`]; nothing was set.
+    pub fn set_counter(&mut self, id: &[u8; 16], value: u64) -> Result<bool, IndexFull> {
+        let Some((_, at)) = self.locate(id) else { return Ok(false) };
+        self.set_counter_at(at.word.slot(), value).map(|()| true)
     }
 
-    /// An extra record.
+    /// The number that changes of the token at this slot; 0 at first.
     #[must_use]
-    pub fn extra(&self, number: u32) -> Option<[u64; 8]> {
-        if number < self.extras_used { self.core.extras.read(number) } else { None }
+    pub fn counter(&self, slot: u32) -> u64 {
+        self.slab.counter(slot)
+    }
+
+    /// Takes a token out and gives up its record. Returns the slot that it had.
+    pub fn remove(&mut self, id: &[u8; 16]) -> Option<u32> {
+        let (table, at) = self.locate(id)?;
+        table.store(at.position, Word::REMOVED);
+        self.tokens -= 1;
+        self.give_up(at.word.slot());
+        Some(at.word.slot())
     }
 
     /// Every token, in no order.
@@ -301,75 +313,4 @@ impl Writer {
             }
         }
     }
-
-    // ---- growth ----
-
-    /// Keeps the table that inserts go to below three quarters full.
-    fn make_room(&mut self) -> Result<(), IndexFull> {
-        self.step_growth(BUCKETS_PER_INSERT);
-        let limit = self.new.buckets() * BUCKET_WORDS / 4 * 3;
-        if self.taken < limit {
-            return Ok(());
-        }
-        while self.growth.is_some() {
-            self.step_growth(usize::MAX); // never in practice: see BUCKETS_PER_INSERT
-        }
-        self.begin_growth()
-    }
-
-    fn begin_growth(&mut self) -> Result<(), IndexFull> {
-        let buckets = self.new.buckets() + self.new.buckets().div_ceil(4);
-        let new = Arc::new(Table::new(buckets, self.huge_pages).map_err(|_| IndexFull::Memory)?);
-        let old = std::mem::replace(&mut self.new, Arc::clone(&new));
-        // Readers learn of both tables before the first word moves: one that sees MOVED finds the larger table here.
-        self.core.tables.store(Generation { old: Some(Arc::clone(&old)), new });
-        self.growth = Some(Growth { old, next: 0 });
-        self.taken = 0;
-        Ok(())
-    }
-
-    /// Whether a larger table is being filled.
-    #[must_use]
-    pub fn is_growing(&self) -> bool {
-        self.growth.is_some()
-    }
-
-    /// Moves up to `buckets` buckets to the larger table, if one is being filled; returns whether there is more to
-    /// move.
-    pub fn step_growth(&mut self, buckets: usize) -> bool {
-        let Some(growth) = &mut self.growth else { return false };
-        let end = growth.next.saturating_add(buckets).min(growth.old.buckets());
-        for bucket in growth.next..end {
-            self.taken += move_bucket(&self.core.slab, &growth.old, &self.new, bucket);
-        }
-        growth.next = end;
-        if end < growth.old.buckets() {
-            return true;
-        }
-        self.growth = None;
-        // The smaller table is freed once the last reader that holds the old pair lets go of it.
-        self.core.tables.store(Generation { old: None, new: Arc::clone(&self.new) });
-        false
-    }
-}
-
-/// Moves the words of one bucket and returns how many there were.
-fn move_bucket(slab: &Slab, old: &Table, new: &Table, bucket: usize) -> usize {
-    let words = old.bucket_words(bucket);
-    let present = || words.iter().filter(|at| !at.word.is_free());
-    // A bucket's records lie anywhere: ask for all of them before the first is needed.
-    present().for_each(|at| slab.prefetch(at.word.slot()));
-    for at in present() {
-        let words = slab.read(at.word.slot()).expect("a word names a record that was written");
-        let place = Place::of(&Record::from_words(&words).id);
-        if mutated!(MovedBeforeCopy) {
-            old.mark(at.position, State::MOVED);
-        }
-        // First the copy, then MOVED, with Release: whoever sees MOVED finds the copy.
-        new.insert(place, at.word);
-        if !mutated!(ForgetMoved) {
-            old.mark(at.position, State::MOVED);
-        }
-    }
-    present().count()
 }

@@ -68,7 +68,7 @@ fn no_torn_publish() {
             assert_eq!(found.record, record(1, 5), "a token is seen with its whole record");
         }
     });
-    writer.insert(&record(1, 5), State::NONE).unwrap();
+    writer.insert(&record(1, 5), None, State::NONE).unwrap();
     writer.mark(&id(1), State::LIVE);
     reading.join().unwrap();
 }
@@ -76,7 +76,7 @@ fn no_torn_publish() {
 /// A validate that begins after a revoke was acknowledged denies.
 fn revoke_after_acknowledgement_is_seen() {
     let (mut writer, reader) = index();
-    writer.insert(&record(1, 5), State::LIVE).unwrap();
+    writer.insert(&record(1, 5), None, State::LIVE).unwrap();
     let acknowledged = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&acknowledged);
     let reading = thread::spawn(move || {
@@ -92,7 +92,7 @@ fn revoke_after_acknowledgement_is_seen() {
 /// An issue that becomes durable after its token was revoked does not bring it back.
 fn publishing_does_not_undo_a_revoke() {
     let (mut writer, reader) = index();
-    writer.insert(&record(1, 5), State::NONE).unwrap();
+    writer.insert(&record(1, 5), None, State::NONE).unwrap();
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("it is known");
         assert!(!found.state.is_admissible(), "a revoke is not undone by publishing");
@@ -108,7 +108,7 @@ fn what_is_live_is_durable() {
     let (mut writer, reader) = index();
     let durable = Arc::new(AtomicBool::new(false));
     let (log, seen) = (Arc::clone(&durable), Arc::clone(&durable));
-    writer.insert(&record(1, 5), State::NONE).unwrap();
+    writer.insert(&record(1, 5), None, State::NONE).unwrap();
     let logging = thread::spawn(move || log.store(true, Ordering::Release));
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("it is known");
@@ -126,7 +126,7 @@ fn what_is_live_is_durable() {
 /// The published sequence number is raised last: whoever reads it sees every token up to it as good.
 fn publishing(says_so_last: bool) {
     let (mut writer, reader) = index();
-    writer.insert(&record(1, 5), State::NONE).unwrap();
+    writer.insert(&record(1, 5), None, State::NONE).unwrap();
     let published = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&published);
     let reading = thread::spawn(move || {
@@ -155,9 +155,9 @@ fn published_before_it_is_seen() {
 /// A token that is published while it moves is seen as good by whoever was told, in the old table or the new one.
 fn publishing_while_growing_is_seen() {
     let (mut writer, reader) = index();
-    writer.insert(&record(1, 5), State::NONE).unwrap();
+    writer.insert(&record(1, 5), None, State::NONE).unwrap();
     for byte in 2..=3 {
-        writer.insert(&record(byte, 5), State::LIVE).unwrap();
+        writer.insert(&record(byte, 5), None, State::LIVE).unwrap();
     }
     let published = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&published);
@@ -166,7 +166,7 @@ fn publishing_while_growing_is_seen() {
         let found = look(&reader, 1).expect("a token does not get lost while a table grows");
         assert!(!is_published || found.state.is_admissible(), "what is said to be published is seen");
     });
-    writer.insert(&record(4, 5), State::LIVE).unwrap(); // begins to grow
+    writer.insert(&record(4, 5), None, State::LIVE).unwrap(); // begins to grow
     writer.step_growth(1);
     writer.mark(&id(1), State::LIVE);
     published.store(true, Ordering::Release);
@@ -176,7 +176,7 @@ fn publishing_while_growing_is_seen() {
 /// A renewal is seen whole: old record or new, and never a revoke forgotten.
 fn a_renewal_is_old_or_new() {
     let (mut writer, reader) = index();
-    writer.insert(&record(1, 5), State::LIVE).unwrap();
+    writer.insert(&record(1, 5), None, State::LIVE).unwrap();
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("a token does not vanish while it is renewed");
         assert!(found.record == record(1, 5) || found.record == record(1, 9));
@@ -185,7 +185,7 @@ fn a_renewal_is_old_or_new() {
         }
     });
     writer.mark(&id(1), State::REVOKED);
-    let renewed = writer.prepare(&record(1, 9)).unwrap();
+    let renewed = writer.prepare(&record(1, 9), None).unwrap();
     writer.swap(renewed);
     reading.join().unwrap();
 }
@@ -195,7 +195,7 @@ fn a_renewal_is_old_or_new() {
 fn a_revoke_during_growth_holds(is_grown: bool) {
     let (mut writer, reader) = index();
     for byte in 1..=3 {
-        writer.insert(&record(byte, 5), State::LIVE).unwrap();
+        writer.insert(&record(byte, 5), None, State::LIVE).unwrap();
     }
     let acknowledged = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&acknowledged);
@@ -204,7 +204,7 @@ fn a_revoke_during_growth_holds(is_grown: bool) {
         let found = look(&reader, 1).expect("a token does not get lost while a table grows");
         assert!(!was_acknowledged || !found.state.is_admissible(), "a revoke that was acknowledged holds");
     });
-    writer.insert(&record(4, 5), State::LIVE).unwrap(); // begins to grow
+    writer.insert(&record(4, 5), None, State::LIVE).unwrap(); // begins to grow
     assert!(writer.step_growth(1), "one of two buckets has moved: that of token 1");
     writer.mark(&id(1), State::REVOKED);
     while is_grown && writer.step_growth(1) {}
@@ -224,19 +224,50 @@ fn a_revoke_before_growth_ends_holds() {
 fn a_renewal_while_growing_is_old_or_new() {
     let (mut writer, reader) = index();
     for byte in 1..=3 {
-        writer.insert(&record(byte, 5), State::LIVE.with(State::LIMITED)).unwrap();
+        writer.insert(&record(byte, 5), None, State::LIVE.with(State::LIMITED)).unwrap();
     }
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("a token does not get lost while a table grows");
         assert!(found.record == record(1, 5) || found.record == record(1, 9), "old or new");
         assert!(found.record == record(1, 5) || !found.state.is_admissible(), "spent before it was renewed");
     });
-    writer.insert(&record(4, 5), State::LIVE).unwrap(); // begins to grow
+    writer.insert(&record(4, 5), None, State::LIVE).unwrap(); // begins to grow
     writer.step_growth(1);
-    let renewed = writer.prepare(&record(1, 9)).unwrap();
+    let renewed = writer.prepare(&record(1, 9), None).unwrap();
     writer.mark(&id(1), State::SPENT);
     writer.swap(renewed);
     reading.join().unwrap();
+}
+
+fn search(reader: &Reader, byte: u8) -> Option<Found> {
+    reader.pin().lookup(&id(byte))
+}
+
+/// A token whose record moves to a new segment, while the one it leaves is given up, is found all the time, whole.
+fn a_token_is_found_in_a_frame_while_its_segment_is_given_up() {
+    a_token_is_found_while_its_segment_is_given_up(look);
+}
+
+fn a_token_is_found_by_itself_while_its_segment_is_given_up() {
+    a_token_is_found_while_its_segment_is_given_up(search);
+}
+
+fn a_token_is_found_while_its_segment_is_given_up(look: fn(&Reader, u8) -> Option<Found>) {
+    let (mut writer, reader) = index();
+    let (before, after) = ([6; 8], [7; 8]);
+    writer.insert(&record(1, 5), Some(&before), State::LIVE).unwrap();
+    writer.insert(&record(2, 5), None, State::LIVE).unwrap(); // the segment is full
+    writer.remove(&id(2)).unwrap();
+    let reading = thread::spawn(move || {
+        let found = look(&reader, 1).expect("a token does not vanish while it moves");
+        let is_whole = [(record(1, 5), Some(before)), (record(1, 9), Some(after))];
+        assert!(is_whole.contains(&(found.record, found.tail)), "old or new");
+    });
+    let renewed = writer.prepare(&record(1, 9), Some(&after)).unwrap();
+    writer.swap(renewed);
+    writer.release_retired();
+    reading.join().unwrap();
+    assert_eq!(writer.release_retired(), 0, "nobody holds the segment any more");
 }
 
 #[test]
@@ -251,6 +282,8 @@ fn the_models_hold() {
     holds(what_is_live_is_durable);
     holds(what_is_said_to_be_published_is_seen);
     holds(publishing_while_growing_is_seen);
+    holds(a_token_is_found_in_a_frame_while_its_segment_is_given_up);
+    holds(a_token_is_found_by_itself_while_its_segment_is_given_up);
 }
 
 #[test]
@@ -270,12 +303,12 @@ fn a_reader_that_looks_where_a_published_token_was_before_is_caught() {
 
 #[test]
 fn a_word_published_without_release_is_caught() {
-    is_caught(Mutation::RelaxedPublish, no_torn_publish, "Causality violation");
+    is_caught(Mutation::RelaxedPublish, no_torn_publish, "with its whole record");
 }
 
 #[test]
 fn a_word_read_without_acquire_is_caught() {
-    is_caught(Mutation::RelaxedRead, no_torn_publish, "Causality violation");
+    is_caught(Mutation::RelaxedRead, no_torn_publish, "with its whole record");
 }
 
 #[test]
@@ -296,4 +329,31 @@ fn growth_that_forgets_to_say_moved_is_caught() {
 #[test]
 fn growth_that_says_moved_too_early_is_caught() {
     is_caught(Mutation::MovedBeforeCopy, a_revoke_while_growing_holds, "does not get lost");
+}
+
+#[test]
+fn a_reader_that_takes_a_new_segment_for_none_is_caught() {
+    is_caught(
+        Mutation::UnseenIsNone,
+        a_token_is_found_by_itself_while_its_segment_is_given_up,
+        "does not vanish",
+    );
+}
+
+#[test]
+fn a_segment_given_up_too_early_is_caught() {
+    is_caught(
+        Mutation::GivenUpTooEarly,
+        a_token_is_found_in_a_frame_while_its_segment_is_given_up,
+        "does not vanish",
+    );
+}
+
+#[test]
+fn a_segment_that_no_reader_was_told_of_is_caught() {
+    is_caught(
+        Mutation::SegmentUnpublished,
+        a_token_is_found_in_a_frame_while_its_segment_is_given_up,
+        "does not vanish",
+    );
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use jeton_index::{Candidate, Entry, IndexConfig, IndexFull, Reader, Record, State, Writer, new};
+use jeton_index::{
+    Candidate, Entry, Found, IndexConfig, IndexFull, Reader, Record, State, Tail, Walk, Writer, new,
+};
 use proptest::prelude::*;
 
 fn index(tokens_initial: usize, slots_max: u32) -> (Writer, Reader) {
@@ -11,7 +13,7 @@ fn index(tokens_initial: usize, slots_max: u32) -> (Writer, Reader) {
 }
 
 fn record(id: [u8; 16], expires_s: u32) -> Record {
-    Record { id, digest: [id[0]; 32], expires_s, issued_s: 7, claims: 3, link: expires_s ^ 1 }
+    Record { id, digest: [id[0]; 32], expires_s, issued_s: 7, claims: 3, link: (expires_s ^ 1) >> 1 }
 }
 
 /// Few ids, of which many share bucket and tag: only the top byte differs within a family.
@@ -25,8 +27,15 @@ fn id(family: u8, member: u8) -> [u8; 16] {
 enum Step {
     Put([u8; 16], u32),
     Mark([u8; 16], State),
+    Count([u8; 16], u64),
     Remove([u8; 16]),
     Grow(usize),
+    Tidy,
+}
+
+/// Every third member has more terms than fit its record.
+fn tail(id: [u8; 16]) -> Option<Tail> {
+    id[15].is_multiple_of(3).then(|| [u64::from_le_bytes([id[15]; 8]); 8])
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -35,13 +44,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (ids.clone(), any::<u32>()).prop_map(|(id, expires)| Step::Put(id, expires)),
         3 => (ids.clone(), bits).prop_map(|(id, bits)| Step::Mark(id, bits)),
+        1 => (ids.clone(), 1..9_u64).prop_map(|(id, value)| Step::Count(id, value)),
         1 => ids.prop_map(Step::Remove),
         1 => (0..4_usize).prop_map(Step::Grow),
+        1 => Just(Step::Tidy),
     ];
     prop::collection::vec(step, 0..300)
 }
 
-fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<(State, Record)>> {
+/// What a token is, as the map has it: state, record and counter.
+type Known = (State, Record, u64);
+
+fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<Known>> {
     let pin = reader.pin();
     let mut candidates = vec![Candidate::default(); ids.len()];
     pin.prefetch(ids);
@@ -49,67 +63,100 @@ fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<(State, Recor
     let batch: Vec<_> = ids.iter().zip(&candidates).map(|(id, at)| pin.resolve(id, at)).collect();
     let single: Vec<_> = ids.iter().map(|id| pin.lookup(id)).collect();
     assert_eq!(batch, single);
-    batch.into_iter().map(|found| found.map(|found| (found.state, found.record))).collect()
+    let known = |found: Found| {
+        assert_eq!(found.tail, tail(found.record.id));
+        (found.state, found.record, found.counter)
+    };
+    batch.into_iter().map(|found| found.map(known)).collect()
 }
 
 proptest! {
     #[test]
     fn the_index_holds_what_a_map_would(steps in steps()) {
         let (mut writer, reader) = index(1, 10_000);
-        let mut oracle: HashMap<[u8; 16], (State, Record)> = HashMap::new();
+        let mut oracle: HashMap<[u8; 16], Known> = HashMap::new();
         for step in steps {
             match step {
                 Step::Put(id, expires) => {
                     let record = record(id, expires);
+                    let slot = writer.prepare(&record, tail(id).as_ref()).unwrap();
+                    let given_up = writer.swap(slot);
                     match oracle.get_mut(&id) {
-                        Some((_, known)) => {
-                            let slot = writer.prepare(&record).unwrap();
-                            prop_assert!(writer.swap(slot));
+                        Some((_, known, _)) => {
+                            prop_assert!(given_up != slot);
                             *known = record;
                         }
                         None => {
-                            let slot = writer.prepare(&record).unwrap();
-                            prop_assert!(!writer.swap(slot));
-                            writer.insert(&record, State::NONE).unwrap();
-                            oracle.insert(id, (State::NONE, record));
+                            prop_assert_eq!(given_up, slot);
+                            writer.insert(&record, tail(id).as_ref(), State::NONE).unwrap();
+                            oracle.insert(id, (State::NONE, record, 0));
                         }
                     }
                 }
                 Step::Mark(id, bits) => {
                     let known = oracle.get_mut(&id);
-                    prop_assert_eq!(writer.mark(&id, bits), known.as_ref().map(|(state, _)| *state));
-                    if let Some((state, _)) = known {
+                    prop_assert_eq!(writer.mark(&id, bits), known.as_ref().map(|(state, ..)| *state));
+                    if let Some((state, ..)) = known {
                         *state = state.with(bits);
                     }
                 }
-                Step::Remove(id) => prop_assert_eq!(writer.remove(&id), oracle.remove(&id).is_some()),
+                Step::Count(id, value) if tail(id).is_some() => {
+                    prop_assert_eq!(writer.set_counter(&id, value), Ok(oracle.contains_key(&id)));
+                    if let Some((.., counter)) = oracle.get_mut(&id) {
+                        *counter = value;
+                    }
+                }
+                Step::Count(..) => {}
+                Step::Tidy => writer.tidy(),
+                Step::Remove(id) => {
+                    prop_assert_eq!(writer.remove(&id).is_some(), oracle.remove(&id).is_some());
+                }
                 Step::Grow(buckets) => drop(writer.step_growth(buckets)),
             }
             prop_assert_eq!(writer.len(), oracle.len());
+            let slots: usize = oracle.keys().map(|id| 1 + usize::from(tail(*id).is_some())).sum();
+            prop_assert_eq!(writer.slots_used() as usize, slots);
         }
         let ids: Vec<_> = (0..7).flat_map(|family| (0..13).map(move |member| id(family, member))).collect();
         let expected: Vec<_> = ids.iter().map(|id| oracle.get(id).copied()).collect();
         prop_assert_eq!(seen_by_reader(&reader, &ids), expected);
         let mut all = HashMap::new();
-        writer.for_each(|Entry { state, record, .. }| {
-            all.insert(record.id, (state, record));
+        writer.for_each(|Entry { slot, state, record, .. }| {
+            all.insert(record.id, (state, record, writer.counter(slot)));
         });
-        prop_assert_eq!(all, oracle);
+        prop_assert_eq!(&all, &oracle);
+        let walked: Vec<_> = walk_all(&writer).into_iter().map(|entry| (entry.record.id, entry.tail)).collect();
+        prop_assert!(walked.iter().all(|(id, has)| *has == tail(*id)));
+        let walked: HashMap<_, _> = walked.into_iter().map(|(id, _)| (id, oracle[&id])).collect();
+        prop_assert_eq!(walked, oracle);
     }
 }
 
+/// Every token, by walking through the segments.
+fn walk_all(writer: &Writer) -> Vec<Entry> {
+    let mut found = Vec::new();
+    for segment in 0..writer.segments_end() {
+        let mut walk = Some(Walk::from_segment(segment));
+        while let Some(at) = walk {
+            walk = writer.walk(at, &mut found);
+        }
+    }
+    found
+}
+
 #[test]
-fn a_token_is_marked_through_any_record_it_ever_had() {
+fn a_token_is_marked_through_any_record_it_has() {
     let (mut writer, reader) = index(10, 100);
-    let first = writer.insert(&record(id(1, 1), 5), State::LIVE).unwrap();
-    let second = writer.prepare(&record(id(1, 1), 9)).unwrap();
+    let first = writer.insert(&record(id(1, 1), 5), None, State::LIVE).unwrap();
+    let second = writer.prepare(&record(id(1, 1), 9), None).unwrap();
     assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 5, "prepared is not yet named");
     assert_eq!(writer.mark_owner(second, State::SPENT), Some(State::LIVE));
-    assert!(writer.swap(second));
+    assert_eq!(writer.mark_owner(first, State::NONE), Some(State::LIVE.with(State::SPENT)));
+    assert_eq!(writer.swap(second), first);
     assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 9);
-    assert_eq!(writer.mark_owner(first, State::REVOKED), Some(State::LIVE.with(State::SPENT)));
+    assert_eq!(writer.mark_owner(second, State::REVOKED), Some(State::LIVE.with(State::SPENT)));
     assert_eq!(writer.find(&id(1, 1)).unwrap().state, State::LIVE.with(State::SPENT).with(State::REVOKED));
-    assert_eq!(writer.mark_owner(99, State::REVOKED), None);
+    assert_eq!(writer.mark_owner(1 << 20, State::REVOKED), None);
     assert_eq!(writer.mark_owner(0, State::REVOKED), None);
 }
 
@@ -117,22 +164,96 @@ fn a_token_is_marked_through_any_record_it_ever_had() {
 fn a_full_index_says_so_and_keeps_what_it_has() {
     let (mut writer, reader) = index(1, 3);
     for member in 0..3 {
-        writer.insert(&record(id(1, member), 5), State::LIVE).unwrap();
+        writer.insert(&record(id(1, member), 5), None, State::LIVE).unwrap();
     }
-    assert_eq!(writer.insert(&record(id(1, 3), 5), State::LIVE), Err(IndexFull::Configured));
-    assert_eq!(writer.prepare(&record(id(1, 0), 6)), Err(IndexFull::Configured));
+    assert_eq!(writer.insert(&record(id(1, 3), 5), None, State::LIVE), Err(IndexFull::Configured));
+    assert_eq!(writer.prepare(&record(id(1, 0), 6), None), Err(IndexFull::Configured));
     assert_eq!(reader.pin().lookup(&id(1, 0)).unwrap().record.expires_s, 5);
     assert_eq!(reader.pin().lookup(&id(1, 3)), None);
+    writer.remove(&id(1, 0)).unwrap();
+    assert!(
+        writer.insert(&record(id(1, 3), 5), Some(&[1; 8]), State::LIVE).is_err(),
+        "it would take two places"
+    );
+    assert!(writer.insert(&record(id(1, 3), 5), None, State::LIVE).is_ok());
 }
 
 #[test]
-fn extra_records_are_numbered_from_zero_and_read_back() {
-    let (mut writer, reader) = index(1, 100_000);
-    for number in 0..70_000_u32 {
-        assert_eq!(writer.push_extra([u64::from(number); 8]), Ok(number));
+fn memory_follows_the_tokens_through_churn() {
+    const LIVE: u64 = 50_000;
+    const ROUNDS: u64 = 12;
+    let (mut writer, reader) = index(1, 1_000_000);
+    let mut most = 0;
+    for at in 0..ROUNDS * LIVE {
+        // Every tenth token has a tail; every hundredth of them lives on.
+        let its_tail = at.is_multiple_of(10).then_some([at; 8]);
+        writer.insert(&record(scattered(at), 5), its_tail.as_ref(), State::LIVE).unwrap();
+        if at >= LIVE && !(at - LIVE).is_multiple_of(100) {
+            writer.remove(&scattered(at - LIVE)).unwrap();
+        }
+        if at.is_multiple_of(LIVE) {
+            compact(&mut writer);
+            writer.tidy();
+            most = most.max(writer.memory().slab_bytes + writer.memory().index_bytes);
+        }
     }
-    assert_eq!(reader.pin().extra(65_536), Some([65_536; 8]));
-    assert_eq!(writer.extra(70_000), None);
+    let tokens = LIVE + (ROUNDS - 1) * LIVE / 100;
+    assert_eq!(writer.len() as u64, tokens);
+    // Three times what they take: half-full segments, the one being filled, and a table on its way to the next.
+    assert!(most < 3 * tokens as usize * 77, "{most} bytes");
+    let pin = reader.pin();
+    for at in (0..ROUNDS * LIVE).step_by(100) {
+        let found = pin.lookup(&scattered(at)).expect("it was never removed");
+        assert_eq!((found.record.expires_s, found.tail), (5, Some([at; 8])));
+    }
+    assert_eq!(pin.lookup(&scattered(1)), None);
+    drop(pin);
+    for at in 0..ROUNDS * LIVE {
+        writer.remove(&scattered(at));
+    }
+    while writer.is_growing() || writer.memory().index_bytes > 1_000 {
+        writer.tidy();
+        writer.step_growth(64);
+    }
+    assert!(writer.memory().slab_bytes <= 4 << 20, "only the segment being filled is left");
+}
+
+/// Moves what is left in sparse segments, and follows a list of all tokens by slot, as an owner would.
+fn compact(writer: &mut Writer) {
+    for number in 0..writer.segments_end() {
+        if writer.segment_use(number).is_none_or(|segment| !segment.is_sparse()) {
+            continue;
+        }
+        let mut walk = Some(Walk::from_segment(number));
+        while let Some(at) = walk {
+            let mut found = Vec::new();
+            walk = writer.walk(at, &mut found);
+            for entry in found {
+                let serial = writer.serial(entry.slot);
+                let moved = writer.relocate(entry.slot).expect("there is memory");
+                let moved = moved.expect("it lay in a full segment");
+                assert!(writer.serial(moved) > serial, "what is written later has a higher serial number");
+                assert_eq!(writer.find(&entry.record.id).map(|found| found.record), Some(entry.record));
+            }
+        }
+        assert_eq!(writer.segment_use(number), None, "an empty segment is given up");
+    }
+}
+
+#[test]
+fn a_segment_is_kept_for_whoever_still_reads_it() {
+    let (mut writer, reader) = index(1, 200_000);
+    for at in 0..70_000 {
+        writer.insert(&record(scattered(at), 5), None, State::LIVE).unwrap();
+    }
+    let pin = reader.pin();
+    for at in 0..70_000 {
+        writer.remove(&scattered(at)).unwrap();
+    }
+    assert_eq!(writer.release_retired(), 1, "the reader holds the first segment");
+    assert_eq!(pin.lookup(&scattered(0)), None);
+    drop(pin);
+    assert_eq!(writer.release_retired(), 0);
 }
 
 /// A random id from a counter: the index counts on ids being random (splitmix64, Steele and others 2014).
@@ -150,8 +271,8 @@ fn scattered(counter: u64) -> [u8; 16] {
 }
 
 #[test]
-fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_tables_grow() {
-    const TOKENS: u64 = 60_000;
+fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_all_moves_about() {
+    const TOKENS: u64 = 160_000;
     let (mut writer, reader) = index(1, 1_000_000);
     let published = AtomicU64::new(0);
     let revoked = AtomicU64::new(0);
@@ -178,22 +299,28 @@ fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_tables_gr
             });
         }
         for at in 0..TOKENS {
-            writer.insert(&record(scattered(at), 1), State::NONE).unwrap();
+            writer.insert(&record(scattered(at), 1), None, State::NONE).unwrap();
             writer.mark(&scattered(at), State::LIVE);
             published.store(at + 1, Ordering::Release);
             if at % 2 == 1 {
                 let dead = at / 2;
                 writer.mark(&scattered(dead), State::REVOKED);
                 revoked.store(dead + 1, Ordering::Release);
-                let renewed = writer.prepare(&record(scattered(dead), 2)).unwrap();
+                let renewed = writer.prepare(&record(scattered(dead), 2), None).unwrap();
                 writer.swap(renewed);
             }
+            // Renewals leave the first segments ever sparser: what is left in them is moved, and they are given up.
+            if at % 20_000 == 19_999 {
+                compact(&mut writer);
+                writer.tidy();
+            }
         }
+        assert!(writer.segments_end() > 3 && writer.slots_used() == TOKENS as u32);
         is_done.store(true, Ordering::Release);
     });
 }
 
-fn seen_by_reader_once(reader: &Reader, id: &[u8; 16]) -> Option<jeton_index::Found> {
+fn seen_by_reader_once(reader: &Reader, id: &[u8; 16]) -> Option<Found> {
     let pin = reader.pin();
     let mut candidate = [Candidate::default()];
     pin.locate([id], &mut candidate);

@@ -1,0 +1,123 @@
+//! Making memory follow the tokens: walking a segment's records, and moving what is left of a sparse one elsewhere.
+
+use super::{Entry, IndexFull, Writer};
+use crate::slab::{Record, SEGMENT_RECORDS, has_tail};
+use crate::word::Place;
+
+/// Records looked at together, so that the cache lines of their words come while others are asked for.
+const CHUNK: usize = 32;
+
+/// How a segment of records is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentUse {
+    /// Its number.
+    pub number: u32,
+    /// Places written.
+    pub used: u32,
+    /// Of these, in use.
+    pub live: u32,
+    /// Whether nothing more will be written into it.
+    pub is_full: bool,
+}
+
+impl SegmentUse {
+    /// Whether it is worth moving what is left in it: under half of it is in use.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.is_full && self.live < SEGMENT_RECORDS / 2
+    }
+}
+
+/// Where a walk through the segments is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    segment: u32,
+    at: u32,
+}
+
+impl Walk {
+    /// A walk that begins with this segment.
+    #[must_use]
+    pub fn from_segment(number: u32) -> Self {
+        Self { segment: number, at: 0 }
+    }
+
+    /// The segment that comes next.
+    #[must_use]
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+}
+
+impl Writer {
+    /// How a segment is used; `None` if there is none with this number.
+    #[must_use]
+    pub fn segment_use(&self, number: u32) -> Option<SegmentUse> {
+        let book = self.slots.book(number)?;
+        let is_full = !self.slots.is_open(number);
+        Some(SegmentUse { number, used: book.used, live: book.live, is_full })
+    }
+
+    /// The numbers that segments have are below this.
+    #[must_use]
+    pub fn segments_end(&self) -> u32 {
+        u32::try_from(self.slab.numbers()).expect("slots are numbered in 31 bits")
+    }
+
+    /// The tokens whose records come next, in the order they were written: looks at a few records and adds those that a
+    /// word names to `found`. Returns where to go on; `None` once there is nothing more in this segment.
+    pub fn walk(&self, mut walk: Walk, found: &mut Vec<Entry>) -> Option<Walk> {
+        let segment = self.slab.segment(walk.segment)?;
+        let book = self.slots.book(walk.segment)?;
+        walk.at = walk.at.max(u32::from(walk.segment == 0));
+        let mut records = [(0, [0; 8]); CHUNK];
+        let mut count = 0;
+        while count < CHUNK && walk.at < book.used {
+            let words = segment.read(walk.at);
+            records[count] = (walk.segment * SEGMENT_RECORDS + walk.at, words);
+            count += 1;
+            walk.at += 1 + u32::from(has_tail(&words));
+            self.prefetch(&Record::from_words(&words).id);
+        }
+        for (slot, words) in &records[..count] {
+            let id = Record::from_words(words).id;
+            let named = self.locate(&id).filter(|(_, at)| at.word.slot() == *slot);
+            found.extend(named.and_then(|(_, at)| self.entry(at.word)));
+        }
+        (walk.at < book.used).then_some(walk)
+    }
+
+    fn prefetch(&self, id: &[u8; 16]) {
+        let place = Place::of(id);
+        if let Some(growth) = &self.growth {
+            growth.old.prefetch(place);
+        }
+        self.new.prefetch(place);
+    }
+
+    /// Moves a token's record into the segment being filled, if it lies in a full one. Returns its new slot; the old one
+    /// is given up.
+    ///
+    /// # Errors
+    /// [`IndexFull::Memory`]; the record stays where it is.
+    pub fn relocate(&mut self, slot: u32) -> Result<Option<u32>, IndexFull> {
+        let (number, _) = crate::slab::place_of(slot);
+        if self.slots.is_open(number) {
+            return Ok(None);
+        }
+        let Some(written) = self.slab.read_whole(slot) else { return Ok(None) };
+        let id = Record::from_words(&written.words).id;
+        if self.locate(&id).is_none_or(|(_, at)| at.word.slot() != slot) {
+            return Ok(None);
+        }
+        // Not held to the configured maximum: one record takes the place of another.
+        let moved = self.write(&written)?;
+        if self.swap(moved) == slot { Ok(Some(moved)) } else { Err(IndexFull::Memory) }
+    }
+
+    /// Frees what nobody uses any more, and begins to shrink a table that has become far too large.
+    pub fn tidy(&mut self) {
+        self.release_retired();
+        self.shrink_if_sparse();
+    }
+}
