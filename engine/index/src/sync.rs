@@ -31,10 +31,14 @@ impl<T> Shared<T> {
     }
 }
 
-/// Under loom the pointer itself is not what is modelled: a lock of loom's stands in for it, which gives the same
-/// order between `store` and `load` that the real one has.
+/// Under loom the pointer is a number that names one of all values there were: a reader may get any of them that the
+/// order of the two threads allows, which is no less than the real one promises. None is ever freed; that is left to
+/// the reference counts of the real one.
 #[cfg(loom)]
-pub(crate) struct Shared<T>(loom::sync::Mutex<Arc<T>>);
+pub(crate) struct Shared<T> {
+    values: std::sync::Mutex<Vec<Arc<T>>>,
+    current: loom::sync::atomic::AtomicUsize,
+}
 
 #[cfg(loom)]
 pub(crate) type SharedGuard<T> = Arc<T>;
@@ -42,15 +46,21 @@ pub(crate) type SharedGuard<T> = Arc<T>;
 #[cfg(loom)]
 impl<T> Shared<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(Arc::new(value)))
+        let values = std::sync::Mutex::new(vec![Arc::new(value)]);
+        Self { values, current: loom::sync::atomic::AtomicUsize::new(0) }
     }
 
     pub(crate) fn load(&self) -> SharedGuard<T> {
-        self.0.lock().expect("no model panics while it holds this").clone()
+        let current = self.current.load(Ordering::Acquire);
+        self.values.lock().expect("no model panics while it holds this")[current].clone()
     }
 
     pub(crate) fn store(&self, value: T) {
-        *self.0.lock().expect("no model panics while it holds this") = Arc::new(value);
+        let mut values = self.values.lock().expect("no model panics while it holds this");
+        values.push(Arc::new(value));
+        let current = values.len() - 1;
+        drop(values);
+        self.current.store(current, Ordering::Release);
     }
 }
 
