@@ -42,7 +42,8 @@ impl Random {
 /// A view with live tokens, made as a server makes them.
 fn filled() -> (View, Vec<[u8; 32]>) {
     let (log, partition) = (LogId([1; 16]), Partition(0));
-    let config = StateConfig { tokens_initial: TOKENS, tokens_max: 2 * TOKENS as u32, huge_pages: true };
+    let config =
+        StateConfig { tokens_initial: TOKENS, tokens_max: 2 * TOKENS as u32, ..StateConfig::default() };
     let (state, reader) = State::new(log, partition, config).expect("memory");
     let view = View::new(reader, state.registry().clone());
     let mut sequencer = Sequencer::new(state, ChainEnd::genesis(log, partition));

@@ -313,7 +313,8 @@ async fn a_restart_forgets_nothing_and_the_log_replays_to_the_same_state_everywh
 
 async fn replay_over_quic(client: &Client) -> String {
     let log = client.server_info().await.unwrap().log;
-    let config = StateConfig { tokens_initial: 100, tokens_max: 100_000, huge_pages: false };
+    let config =
+        StateConfig { tokens_initial: 100, tokens_max: 100_000, huge_pages: false, ..StateConfig::default() };
     let mut replay = Replay::new(log, Partition(0), config, None).unwrap();
     for _ in 0..10_000 {
         let page = client.log_page(replay.end().sequence.next(), 20_000).await.unwrap();

@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 41] = [
+const SITUATIONS: [&str; 42] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -25,6 +25,7 @@ const SITUATIONS: [&str; 41] = [
     "spent",
     "binding_mismatch",
     "denied",
+    "a dead token told as unknown, or denied",
     "read under a revoke by subject",
     "a use spent",
     "a key repeated",

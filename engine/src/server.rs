@@ -97,7 +97,7 @@ fn open_engine(lock: DataLock, config: &ServerConfig, accept_clock: bool) -> Res
         state: StateConfig {
             tokens_initial: config.tokens_initial,
             tokens_max: config.tokens_max,
-            huge_pages: true,
+            ..StateConfig::default()
         },
         clock_jump_max_ms: config.clock_jump_max_hours.saturating_mul(3_600_000),
         accept_clock,

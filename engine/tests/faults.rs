@@ -17,7 +17,8 @@ use jeton_log_store::{Fault, FaultScript, FaultStore, MemoryStore, Options, Sled
 const ADMIN: &str = "test:admin";
 
 fn config() -> EngineConfig {
-    let state = StateConfig { tokens_initial: 100, tokens_max: 100_000, huge_pages: false };
+    let state =
+        StateConfig { tokens_initial: 100, tokens_max: 100_000, huge_pages: false, ..StateConfig::default() };
     EngineConfig { state, ..EngineConfig::default() }
 }
 

@@ -55,13 +55,15 @@ pub(crate) fn victims(tokens: u32) -> u32 {
 /// answer came. A generator that may inspect is told why a token is denied; one that may not is told that it is.
 pub(crate) fn is_right(planned: Planned, verdict: Verdict, before: Revokes, after: Revokes) -> bool {
     let is_denial_for = |cause: Verdict| verdict == cause || verdict == cause.concealed();
+    // What was revoked long ago is reclaimed: then it is as if it had never been.
+    let is_revoked = || is_denial_for(Verdict::Revoked) || is_denial_for(Verdict::Unknown);
     match planned {
         Planned::Live => verdict == Verdict::Valid,
         Planned::NeverIssued => is_denial_for(Verdict::Unknown),
         Planned::WrongSecret => is_denial_for(Verdict::WrongSecret),
-        Planned::Victim(n) if n < before.acknowledged => is_denial_for(Verdict::Revoked),
+        Planned::Victim(n) if n < before.acknowledged => is_revoked(),
         Planned::Victim(n) if n >= after.asked => verdict == Verdict::Valid,
-        Planned::Victim(_) => verdict == Verdict::Valid || is_denial_for(Verdict::Revoked),
+        Planned::Victim(_) => verdict == Verdict::Valid || is_revoked(),
     }
 }
 

@@ -77,12 +77,15 @@ pub(super) struct Model {
     pub(super) clients: BTreeMap<u32, String>,
     pub(super) keys: BTreeMap<(u32, [u8; 16]), ModelKey>,
     pub(super) rights: BTreeMap<(u32, u32), u8>,
+    /// The time of the last event.
+    pub(super) last_ms: u64,
 }
 
 impl Model {
     /// Takes one more event into account.
     pub(super) fn fold(&mut self, time_ms: u64, entry: &Entry) {
         let detached = entry.detached.as_ref().map(|detached| detached.bytes.clone()).unwrap_or_default();
+        self.last_ms = self.last_ms.max(time_ms);
         match &entry.event.fact {
             Fact::TenantCreated { tenant, name } => drop(self.tenants.insert(*tenant, name.clone())),
             Fact::ClientNamed { client, name } => drop(self.clients.insert(*client, name.clone())),
@@ -169,6 +172,17 @@ impl Model {
                 token.mark();
             }
         }
+    }
+
+    /// Whether the token is dead for good by the last event, so that it may have been reclaimed: then it is answered like
+    /// one that never was. Of a family only what has expired is, or the rest could not be found by it.
+    pub(super) fn may_be_gone(&self, id: &TokenId) -> bool {
+        let Some(token) = self.tokens.get(id) else { return true };
+        let is_over = |token: &ModelToken| u64::from(token.expires_s) * 1_000 <= self.last_ms;
+        let is_member = |other: &ModelToken| other.root == Some(*id) && !is_over(other);
+        let has_members = || self.tokens.values().any(is_member);
+        let is_spent = token.uses_max > 0 && token.uses_left == 0;
+        is_over(token) || ((token.revoked || is_spent) && token.root.is_none() && !has_members())
     }
 
     /// Every revoke by subject has been carried out.

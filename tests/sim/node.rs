@@ -150,8 +150,8 @@ pub(super) fn replay(
     tokens_max: u32,
     anchor: Option<ReplayAnchor>,
 ) -> Result<(State, Reader, ChainEnd, Vec<OpenBatch>), ReplayError> {
-    // Small, so that the index has to grow.
-    let config = StateConfig { tokens_initial: 16, tokens_max, huge_pages: false };
+    // Small, so that the index has to grow, and segments fill up and are given up.
+    let config = StateConfig { tokens_initial: 16, tokens_max, segment_records: 8, huge_pages: false };
     let mut replay = Replay::new(LOG, PARTITION, config, anchor).expect("there is memory for 16 tokens");
     let batches = disk.batches().iter().map(|batch| replay.apply(&batch.bytes));
     let batches = batches.collect::<Result<Vec<_>, _>>()?;

@@ -41,6 +41,10 @@ pub(super) struct Plan {
     pub(super) consume: Option<(Answer, Option<u32>)>,
     /// What a revoke names.
     pub(super) kills: BTreeSet<TokenId>,
+    /// The token that the command is about may have been reclaimed: then it is as if there had never been one.
+    pub(super) may_be_gone: bool,
+    /// What a consume answers if it was.
+    pub(super) consume_if_gone: Answer,
     /// Whether all of that is revoked already, or about to be.
     pub(super) are_dead: bool,
     /// Tokens that are revoked or about to be: all, and those that a revoke names.
@@ -69,6 +73,8 @@ impl Plan {
             is_allowed: true,
             consume: None,
             kills: BTreeSet::new(),
+            may_be_gone: false,
+            consume_if_gone: Answer::default(),
             are_dead: true,
             doomed: decided.tokens.values().filter(|token| token.is_doomed()).count(),
             kills_doomed: 0,
@@ -110,10 +116,18 @@ impl Plan {
             }
             Command::ConsumeToken(consume) => {
                 self.consume = Some(self.consumed(&consume, decided, published));
+                self.may_be_gone = decided.may_be_gone(&consume.token.id);
+                self.consume_if_gone = unknown_to(actor, decided);
             }
             Command::Revoke(target) => {
+                self.may_be_gone = match &target {
+                    RevokeTarget::Token(token) => decided.may_be_gone(&token.id),
+                    RevokeTarget::Id(id) | RevokeTarget::Family(id) => decided.may_be_gone(id),
+                    _ => false,
+                };
                 self.kills = named_by(&target, actor, decided);
-                self.are_dead = self.kills.iter().all(|id| decided.tokens[id].is_doomed());
+                let is_dead = |id: &TokenId| decided.tokens[id].is_doomed() || decided.may_be_gone(id);
+                self.are_dead = self.kills.iter().all(is_dead);
                 self.kills_doomed = self.kills.iter().filter(|id| decided.tokens[id].is_doomed()).count();
             }
             Command::GrantRights(change) | Command::WithdrawRights(change) => {
@@ -139,9 +153,7 @@ impl Plan {
         let is_known = tenant.is_some_and(|tenant| decided.may(actor, Rights::VALIDATE, tenant))
             && full.verdict != Verdict::WrongSecret;
         if !is_known {
-            let unknown = Answer { verdict: Verdict::Unknown, ..Answer::default() };
-            let sees_all = decided.sees_all(|right, tenant| decided.may(actor, right, tenant));
-            return (if sees_all { unknown } else { concealed(unknown) }, None);
+            return (unknown_to(actor, decided), None);
         }
         let token = &decided.tokens[&id];
         if full.verdict == Verdict::Unknown {
@@ -191,6 +203,13 @@ impl Plan {
             && known.binding.is_none_or(|bound| binding.is_some_and(|shown| shown.0 == bound))
             && known.renewable_until_s > 0
     }
+}
+
+/// What somebody is told of a token that it can know nothing about.
+fn unknown_to(actor: u32, decided: &Model) -> Answer {
+    let unknown = Answer { verdict: Verdict::Unknown, ..Answer::default() };
+    let sees_all = decided.sees_all(|right, tenant| decided.may(actor, right, tenant));
+    if sees_all { unknown } else { concealed(unknown) }
 }
 
 fn undurable(token: &ModelToken, now_ms: u64) -> Answer {

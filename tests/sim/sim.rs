@@ -43,7 +43,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 22] = [
+pub const MISTAKES: [Mistake; 25] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::Core(CoreMutation::AnswerBeforeDurable),
@@ -51,6 +51,9 @@ pub const MISTAKES: [Mistake; 22] = [
     Mistake::Core(CoreMutation::SubjectRevokeForgetsOne),
     Mistake::Core(CoreMutation::ExpiryOffByOne),
     Mistake::Core(CoreMutation::ConsumeWithoutEvent),
+    Mistake::Core(CoreMutation::MovedAndUnlisted),
+    Mistake::Core(CoreMutation::ReclaimedAlive),
+    Mistake::Core(CoreMutation::UsesForgottenInMove),
     Mistake::Core(CoreMutation::KeysForgottenInReplay),
     Mistake::Core(CoreMutation::IssueOverRevoke),
     Mistake::Core(CoreMutation::PendingRevokeCounts),
@@ -168,6 +171,10 @@ fn limits(rng: &mut Rng) -> SmallLimits {
         mark_step: one_of(&[None, Some(1), Some(2), Some(3)]),
         commit_batches: one_of(&[None, Some(1), Some(3)]),
         growth_buckets: one_of(&[None, Some(1)]),
+        reclaim_records: one_of(&[None, Some(1), Some(20)]),
+        reclaim_walks: one_of(&[None, Some(1)]),
+        reclaim_kept_ms: one_of(&[None, Some(0), Some(0)]).map(|ms| ms as u64),
+        reclaim_epoch_ms: one_of(&[None, Some(1), Some(500)]).map(|ms| ms as u64),
         events_in_flight: one_of(&[None, None, Some(40)]),
         family_tokens: one_of(&[None, None, Some(4)]),
         keys: one_of(&[None, None, None, None, None, None, None, Some(50)]),

@@ -45,6 +45,12 @@ pub enum Mutation {
     KeyOfAnother,
     /// When the log fails, what waits for it is acknowledged.
     FailureAcknowledged,
+    /// What is moved to a denser segment is left out of its subject's list.
+    MovedAndUnlisted,
+    /// A token is reclaimed a moment before it dies.
+    ReclaimedAlive,
+    /// Uses spent are forgotten when a record moves.
+    UsesForgottenInMove,
     /// A revoke by subject under way does not cover the subject's newest token.
     NewestNotCovered,
     /// Claim sets and subjects are shown before they are durable.
@@ -77,6 +83,14 @@ pub struct SmallLimits {
     pub commit_batches: Option<usize>,
     /// Buckets moved at a time while the index grows.
     pub growth_buckets: Option<usize>,
+    /// Records written between two rounds of reclaiming.
+    pub reclaim_records: Option<usize>,
+    /// Walks of one step of reclaiming.
+    pub reclaim_walks: Option<usize>,
+    /// How long an expired token is kept, in milliseconds.
+    pub reclaim_kept_ms: Option<u64>,
+    /// How long one is kept that died before, in milliseconds; at least 1.
+    pub reclaim_epoch_ms: Option<u64>,
     /// Events assigned and not durable.
     pub events_in_flight: Option<usize>,
     /// Members of a family.
@@ -92,6 +106,10 @@ thread_local! {
             mark_step: None,
             commit_batches: None,
             growth_buckets: None,
+            reclaim_records: None,
+            reclaim_walks: None,
+            reclaim_kept_ms: None,
+            reclaim_epoch_ms: None,
             events_in_flight: None,
             family_tokens: None,
             keys: None,

@@ -99,6 +99,7 @@ impl Replay {
     /// [`ReplayError`]: the replay cannot go on.
     pub fn apply(&mut self, bytes: &[u8]) -> Result<OpenBatch, ReplayError> {
         let batch = next_in_chain(&self.end, bytes)?;
+        self.state.make_room_for(batch.entries.len());
         let mut sequence = self.end.sequence;
         for entry in &batch.entries {
             sequence = sequence.next();

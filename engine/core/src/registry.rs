@@ -1,13 +1,13 @@
 //! The registry: what the numbers in tokens and events stand for, readable from every shard without a lock.
 //!
 //! The sequencer's `State` is the only writer. Records are append-only and their numbers are never reused; what
-//! changes in one (a claim set dies, uses are spent) is an atomic. The registry knows nothing of single tokens: those
+//! changes in one (a claim set dies) is an atomic. The registry knows nothing of single tokens: those
 //! are in the index.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -16,7 +16,6 @@ use crate::inspection::{ClaimsInfo, ClientInfo, SubjectInfo};
 use crate::mutation::mutated;
 use crate::numbers::{ClaimsNo, ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
 use crate::rights::{Caller, Rights};
-use crate::token::TokenId;
 
 /// Parts of the table of callers.
 const CALLER_PARTS: usize = 256;
@@ -59,10 +58,6 @@ pub struct Registry {
     pub(crate) clients: boxcar::Vec<Box<str>>,
     pub(crate) subjects: boxcar::Vec<Subject>,
     pub(crate) claim_sets: boxcar::Vec<ClaimSet>,
-    /// The root tokens of families.
-    pub(crate) families: boxcar::Vec<TokenId>,
-    /// Uses left, by the number of the token's extra record; written by the sequencer only.
-    pub(crate) uses_left: boxcar::Vec<AtomicU32>,
     /// Who may do what, as readers see it, in parts by the hash of the identity: a part is replaced as a whole, so that
     /// one request sees one state of its caller, and a change copies no more than a part.
     callers: Box<[ArcSwap<CallersPart>]>,
@@ -102,19 +97,16 @@ impl Registry {
             clients: boxcar::Vec::new(),
             subjects: boxcar::Vec::new(),
             claim_sets: boxcar::Vec::new(),
-            families: boxcar::Vec::new(),
-            uses_left: boxcar::Vec::new(),
             callers: (0..CALLER_PARTS).map(|_| ArcSwap::default()).collect(),
             caller_parts: RandomState::new(),
             published: AtomicU64::new(0),
             log_failed: AtomicBool::new(false),
         };
-        // Number 0 is taken everywhere: the tenant `*`, the engine itself, "no subject", "no claims", "no family".
+        // Number 0 is taken everywhere: the tenant `*`, the engine itself, "no subject", "no claims".
         registry.tenants.push(EVERY_TENANT.into());
         registry.clients.push("jeton:engine".into());
         registry.subjects.push(Subject { tenant: TenantNo::EVERY, name: None, since: Sequence(0) });
         registry.claim_sets.push(ClaimSet::new(TenantNo::EVERY, ClientNo::ENGINE, &[], None, Sequence(0)));
-        registry.families.push(TokenId([0; 16]));
         registry
     }
 

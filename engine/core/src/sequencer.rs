@@ -179,10 +179,11 @@ impl<T> Sequencer<T> {
         self.unsealed.is_empty() && self.held.is_empty() && self.ready.is_empty() && self.marking.is_empty()
     }
 
-    /// Whether there is a revoke to carry on with, or the growth of the index ([`Self::handle_work`]).
+    /// Whether there is a revoke to carry on with, the growth of the index, or dead tokens to look for
+    /// ([`Self::handle_work`]).
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.state.is_marking() || self.state.is_growing()
+        self.state.is_marking() || self.state.is_growing() || self.state.is_reclaiming()
     }
 
     /// The answer that has waited for the shortest time.
@@ -293,10 +294,11 @@ impl<T> Sequencer<T> {
         self.release();
     }
 
-    /// Carries revokes by subject on for about a millisecond, and the growth of the index for less. The answers of the
+    /// Carries revokes by subject on for about a millisecond, and growth of the index and reclaiming for less. The answers of the
     /// revokes wait for the last token of the subject. After a failure of the log too: what was decided is denied.
     pub fn handle_work(&mut self, now: Millis) {
         self.state.growth_step();
+        self.state.reclaim_step();
         let mut budget = limit!(mark_step, MARK_STEP);
         while let Some(revoked) = self.state.mark_step(&mut budget) {
             // Nobody waits any more if the log has failed.

@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jeton_index::{Entry as IndexEntry, IndexConfig, IndexError, Reader, State as Bits, Writer};
+use jeton_index::{
+    Entry as IndexEntry, IndexConfig, IndexError, Reader, SEGMENT_RECORDS, State as Bits, Writer,
+};
 
-use crate::extra::{Extra, Link};
+use crate::extra::Extra;
 use crate::judge::Facts;
 use crate::mutation::limit;
 use crate::numbers::{ClientNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
@@ -27,6 +29,7 @@ mod keys;
 mod lists;
 mod names;
 mod pending;
+mod reclaim;
 mod revoke;
 mod rights;
 
@@ -40,7 +43,7 @@ pub const LIFETIME_S_MAX: u32 = 10 * 365 * 24 * 60 * 60;
 pub const FAMILY_TOKENS_MAX: usize = 4_096;
 /// The most claim sets, dead ones too. A revoke by resource asks each live one of its tenant, at some 50 ns.
 pub const CLAIM_SETS_MAX: u32 = 1 << 20;
-/// Subject numbers stay below this: the slot's link has 31 bits for them.
+/// Subject numbers stay below this: a record's link has 31 bits.
 pub const SUBJECTS_MAX: u32 = 1 << 31;
 
 /// How much room to prepare.
@@ -48,15 +51,24 @@ pub const SUBJECTS_MAX: u32 = 1 << 31;
 pub struct StateConfig {
     /// Tokens to have room for from the start; more are made room for in steps.
     pub tokens_initial: usize,
-    /// The most tokens to hold, issued and renewed since the log began; past that issues are refused.
+    /// The most tokens to hold at a time; past that issues are refused. One with terms beyond the ordinary counts as two,
+    /// and so does one that is being renewed; a dead one counts until it is reclaimed.
     pub tokens_max: u32,
+    /// Records in a segment, which is what memory is given back by: a power of two from 4 to 65,536. Only tests have
+    /// reason to make it small.
+    pub segment_records: u32,
     /// Whether to ask for huge pages.
     pub huge_pages: bool,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { tokens_initial: 1 << 16, tokens_max: 100_000_000, huge_pages: true }
+        Self {
+            tokens_initial: 1 << 16,
+            tokens_max: 100_000_000,
+            segment_records: SEGMENT_RECORDS,
+            huge_pages: true,
+        }
     }
 }
 
@@ -71,8 +83,9 @@ pub struct State {
     lists: lists::Lists,
     jobs: lists::MarkJobs,
     pending: pending::Pending,
-    /// Members of each family beside its root, by the family's number.
-    members: HashMap<u32, Vec<TokenId>>,
+    /// Members of each family beside its root, by the root; none is empty.
+    members: HashMap<TokenId, Vec<TokenId>>,
+    reclaim: reclaim::Reclaim,
     keys: keys::KeyMemory,
     /// The last event applied and its time.
     applied: (Sequence, Millis),
@@ -91,7 +104,7 @@ pub(crate) struct Known<'a> {
 
 impl Known<'_> {
     pub(crate) fn subject(&self) -> SubjectNo {
-        subject_of(self.entry.record.link, self.extra.as_ref())
+        SubjectNo(self.entry.record.link)
     }
 
     pub(crate) fn facts(&self) -> Facts<'_> {
@@ -104,14 +117,6 @@ impl Known<'_> {
     }
 }
 
-/// The subject that a slot's link names, directly or by its extra record.
-pub(crate) fn subject_of(link: u32, extra: Option<&Extra>) -> SubjectNo {
-    match Link::from_bits(link) {
-        Link::Subject(subject) => subject,
-        Link::Extra(_) => extra.map_or(SubjectNo(0), |extra| extra.subject),
-    }
-}
-
 impl State {
     /// An empty state for a log, and the reading half of its index.
     ///
@@ -121,6 +126,7 @@ impl State {
         let (index, reader) = jeton_index::new(IndexConfig {
             tokens_initial: config.tokens_initial,
             slots_max: config.tokens_max,
+            segment_records: config.segment_records,
             huge_pages: config.huge_pages,
         })?;
         let state = Self {
@@ -132,6 +138,7 @@ impl State {
             jobs: lists::MarkJobs::default(),
             pending: pending::Pending::default(),
             members: HashMap::new(),
+            reclaim: reclaim::Reclaim::default(),
             keys: keys::KeyMemory::default(),
             applied: (Sequence(0), Millis(0)),
             tokens_max: config.tokens_max,
@@ -191,7 +198,6 @@ impl State {
         StateMemory {
             index_bytes: index.index_bytes,
             slab_bytes: index.slab_bytes,
-            extra_bytes: index.extra_bytes,
             list_bytes: self.lists.memory(),
         }
     }
@@ -205,13 +211,10 @@ impl State {
     /// The token with this id.
     pub(crate) fn known(&self, id: &TokenId) -> Option<Known<'_>> {
         let mut entry = self.index.find(&id.0)?;
-        let extra = match Link::from_bits(entry.record.link) {
-            Link::Subject(_) => None,
-            Link::Extra(number) => self.index.extra(number).map(|words| Extra::from_words(&words)),
-        };
-        let subject = subject_of(entry.record.link, extra.as_ref());
+        let extra = entry.tail.as_ref().map(Extra::from_words);
         let is_marked_revoked = entry.state.contains(Bits::REVOKED);
-        if self.jobs.cover(subject, entry.slot) {
+        let covered_below = self.jobs.covered_below(SubjectNo(entry.record.link));
+        if covered_below > 0 && self.index.serial(entry.slot) < covered_below {
             entry.state = entry.state.with(Bits::REVOKED);
         }
         if let Some(expires) = self.pending.renewed_until(id) {
@@ -245,10 +248,8 @@ impl State {
 pub struct StateMemory {
     /// Index words.
     pub index_bytes: usize,
-    /// Token records.
+    /// Token records and extra records.
     pub slab_bytes: usize,
-    /// Extra records.
-    pub extra_bytes: usize,
     /// Links of the subjects' lists.
     pub list_bytes: usize,
 }
@@ -257,7 +258,7 @@ impl StateMemory {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.index_bytes + self.slab_bytes + self.extra_bytes + self.list_bytes
+        self.index_bytes + self.slab_bytes + self.list_bytes
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) const ADMIN: &str = "spiffe://test/admin";
 pub(crate) const START: Millis = Millis(1_700_000_000_000);
 pub(crate) const LOG: LogId = LogId([9; 16]);
 pub(crate) const SMALL: StateConfig =
-    StateConfig { tokens_initial: 16, tokens_max: 10_000, huge_pages: false };
+    StateConfig { tokens_initial: 16, tokens_max: 10_000, segment_records: 8, huge_pages: false };
 
 pub(crate) struct Engine {
     pub(crate) sequencer: Sequencer<u32>,

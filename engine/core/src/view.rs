@@ -5,19 +5,17 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 pub use jeton_index::Reader;
-use jeton_index::{Candidate, Found, Pin};
+use jeton_index::{Candidate, Found};
 
 use crate::check::{Check, Checks};
-use crate::extra::{Extra, Link};
+use crate::extra::Extra;
 use crate::inspection::Inspection;
 use crate::judge::{Facts, flags, judge, told};
-use crate::numbers::{ClaimsNo, TenantNo};
+use crate::numbers::{ClaimsNo, SubjectNo, TenantNo};
 use crate::registry::{ClaimSet, Registry};
 use crate::rights::{Caller, Rights};
-use crate::state::subject_of;
 use crate::time::{Millis, Seconds};
 use crate::token::{TokenId, digest_batch, digests_equal};
 use crate::verdict::{Answer, Verdict};
@@ -96,7 +94,7 @@ impl View {
                 for (at, token) in chunk.iter().enumerate() {
                     let check = checks.at(chunk_at * CHUNK_TOKENS + at);
                     let found = pin.resolve(id_of(token), &scratch.candidates[at]);
-                    answers.push(self.answer(&pin, caller, now, found, &scratch.digests[at], check));
+                    answers.push(self.answer(caller, now, found, &scratch.digests[at], check));
                 }
             }
         });
@@ -105,7 +103,6 @@ impl View {
     #[inline]
     fn answer(
         &self,
-        pin: &Pin<'_>,
         caller: &Caller,
         now: Millis,
         found: Option<Found>,
@@ -115,7 +112,7 @@ impl View {
         const DUMMY: [u8; 32] = [0; 32];
         // An unknown token is compared with something too: the time tells nothing.
         let is_right = digests_equal(digest, found.as_ref().map_or(&DUMMY, |found| &found.record.digest));
-        let Some(seen) = found.and_then(|found| self.complete(pin, found)) else {
+        let Some(seen) = found.and_then(|found| self.complete(found)) else {
             return about_nothing(Verdict::Unknown, caller);
         };
         let tenant = seen.claims.tenant;
@@ -139,18 +136,15 @@ impl View {
             flags: flags(&facts),
             seconds_left: facts.expires.left_after(now),
             claims: ClaimsNo(seen.found.record.claims),
-            subject: subject_of(seen.found.record.link, seen.extra.as_ref()),
+            subject: SubjectNo(seen.found.record.link),
         };
         told(answer, may_inspect)
     }
 
     #[inline]
-    fn complete(&self, pin: &Pin<'_>, found: Found) -> Option<Seen<'_>> {
+    fn complete(&self, found: Found) -> Option<Seen<'_>> {
         let claims = self.registry.claim_set(ClaimsNo(found.record.claims))?;
-        let extra = match Link::from_bits(found.record.link) {
-            Link::Subject(_) => None,
-            Link::Extra(number) => Some(Extra::from_words(&pin.extra(number)?)),
-        };
+        let extra = found.tail.as_ref().map(Extra::from_words);
         Some(Seen { found, claims, extra })
     }
 
@@ -158,13 +152,13 @@ impl View {
     #[must_use]
     pub fn inspect(&self, caller: &Caller, now: Millis, id: &TokenId) -> Option<Inspection> {
         let pin = self.reader.pin();
-        let seen = pin.lookup(&id.0).and_then(|found| self.complete(&pin, found))?;
+        let seen = pin.lookup(&id.0).and_then(|found| self.complete(found))?;
         if !caller.may(Rights::INSPECT, seen.claims.tenant) {
             return None;
         }
         let extra = seen.extra.unwrap_or_default();
         let record = &seen.found.record;
-        let subject = subject_of(record.link, seen.extra.as_ref());
+        let subject = SubjectNo(record.link);
         let verdict = crate::judge::cause_of_death(&seen.facts(), now).unwrap_or(match extra.uses_max {
             0 => Verdict::Valid,
             _ => Verdict::ConsumeRequired,
@@ -181,26 +175,16 @@ impl View {
             not_before: extra.not_before,
             expires: Seconds(record.expires_s),
             renewable_until: (extra.renewable_until.0 > 0).then_some(extra.renewable_until),
-            uses: (extra.uses_max > 0).then(|| (extra.uses_max, self.uses_left(record.link))),
-            family: (extra.family > 0)
-                .then(|| self.registry.families.get(extra.family as usize).copied())
-                .flatten(),
+            uses: (extra.uses_max > 0)
+                .then(|| (extra.uses_max, extra.uses_left(seen.found.state, seen.found.counter))),
+            family: extra.family,
             bound: extra.binding.is_some(),
         })
     }
 
-    fn subject_name(&self, subject: crate::numbers::SubjectNo) -> Option<String> {
+    fn subject_name(&self, subject: SubjectNo) -> Option<String> {
         let record = self.registry.subjects.get(subject.0 as usize)?;
         record.name.as_deref().map(str::to_owned)
-    }
-
-    fn uses_left(&self, link: u32) -> u32 {
-        match Link::from_bits(link) {
-            Link::Subject(_) => 0,
-            Link::Extra(number) => {
-                self.registry.uses_left.get(number as usize).map_or(0, |left| left.load(Ordering::Relaxed))
-            }
-        }
     }
 
     /// The tenant with this number by name; for figures and messages.

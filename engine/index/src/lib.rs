@@ -23,7 +23,7 @@ mod writer;
 
 pub use memory::MemoryError;
 pub use reader::{Candidate, Found, Pin, Reader};
-pub use slab::{Record, Tail};
+pub use slab::{Record, SEGMENT_RECORDS, Tail};
 #[cfg(loom)]
 pub use sync::mutation;
 pub use word::State;

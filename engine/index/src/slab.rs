@@ -1,4 +1,4 @@
-//! The slab: 64-byte records in segments of 4 MiB, each written once before anything names it.
+//! The slab: 64-byte records in segments, each written once before anything names it.
 //!
 //! Records are read and written word by word through atomics. A record is written before the index word that names it
 //! is, with Release, and read after that word was, with Acquire; so Relaxed suffices here. A record's place is not used
@@ -13,11 +13,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Words of a record: one cache line.
 pub(crate) const RECORD_WORDS: usize = 8;
-/// Records of a segment: 4 MiB, two huge pages.
-#[cfg(not(loom))]
-pub(crate) const SEGMENT_RECORDS: u32 = 1 << 16;
-#[cfg(loom)]
-pub(crate) const SEGMENT_RECORDS: u32 = 4;
+/// Records of a segment unless it is said otherwise: 4 MiB, two huge pages.
+pub const SEGMENT_RECORDS: u32 = 1 << 16;
 
 /// In [`Record::link`]: the record behind this one belongs to it.
 const TAIL_BIT: u32 = 1 << 31;
@@ -86,7 +83,7 @@ pub(crate) fn has_tail(words: &[u64; RECORD_WORDS]) -> bool {
     (words[7] >> 32) as u32 & TAIL_BIT != 0
 }
 
-/// Places for [`SEGMENT_RECORDS`] records.
+/// Places for some records.
 pub(crate) struct Segment {
     records: Words,
     /// A number beside each record that changes; there once the first is not 0.
@@ -94,8 +91,8 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) fn new(huge_pages: bool) -> Result<Self, MemoryError> {
-        let records = Words::new(SEGMENT_RECORDS as usize * RECORD_WORDS, huge_pages)?;
+    pub(crate) fn new(places: u32, huge_pages: bool) -> Result<Self, MemoryError> {
+        let records = Words::new(places as usize * RECORD_WORDS, huge_pages)?;
         Ok(Self { records, counters: OnceLock::new() })
     }
 
@@ -123,7 +120,7 @@ impl Segment {
 
     pub(crate) fn set_counter(&self, at: u32, value: u64) -> Result<(), MemoryError> {
         if self.counters.get().is_none() {
-            let is_first = self.counters.set(Words::new(SEGMENT_RECORDS as usize, false)?).is_ok();
+            let is_first = self.counters.set(Words::new(self.records.len() / RECORD_WORDS, false)?).is_ok();
             assert!(is_first, "only one writer sets counters");
         }
         let counters = self.counters.get().expect("they were put there a moment ago");
@@ -137,17 +134,35 @@ impl Segment {
 }
 
 /// The segments of one moment, by number.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Slab {
     segments: Vec<Option<Arc<Segment>>>,
-}
-
-/// Where a slot lies.
-pub(crate) fn place_of(slot: u32) -> (u32, u32) {
-    (slot / SEGMENT_RECORDS, slot % SEGMENT_RECORDS)
+    /// The logarithm of the places of a segment.
+    places_log2: u32,
 }
 
 impl Slab {
+    /// No segments, of so many places each.
+    pub(crate) fn new(places_log2: u32) -> Self {
+        Self { segments: Vec::new(), places_log2 }
+    }
+
+    /// Places of a segment.
+    pub(crate) fn places(&self) -> u32 {
+        1 << self.places_log2
+    }
+
+    /// The segment and the place in it that a slot is.
+    #[inline]
+    pub(crate) fn place_of(&self, slot: u32) -> (u32, u32) {
+        (slot >> self.places_log2, slot & (self.places() - 1))
+    }
+
+    /// The slot at a place.
+    pub(crate) fn slot_at(&self, number: u32, at: u32) -> u32 {
+        number << self.places_log2 | at
+    }
+
     /// Numbers that have been in use.
     pub(crate) fn numbers(&self) -> usize {
         self.segments.len()
@@ -174,7 +189,7 @@ impl Slab {
     /// What lies at a slot; `None` if these tables know no such segment.
     #[inline]
     pub(crate) fn read(&self, slot: u32) -> Option<[u64; RECORD_WORDS]> {
-        let (number, at) = place_of(slot);
+        let (number, at) = self.place_of(slot);
         Some(self.segment(number)?.read(at))
     }
 
@@ -190,7 +205,7 @@ impl Slab {
     /// segment.
     #[inline]
     pub(crate) fn has_id(&self, slot: u32, id: &[u8; 16]) -> Option<bool> {
-        let (number, at) = place_of(slot);
+        let (number, at) = self.place_of(slot);
         let record = self.segment(number)?.record(at);
         let [low, high] = [0, 1].map(|word| record[word].load(Ordering::Relaxed));
         let ids = id.as_chunks::<8>().0;
@@ -199,14 +214,14 @@ impl Slab {
 
     #[inline]
     pub(crate) fn prefetch(&self, slot: u32) {
-        let (number, at) = place_of(slot);
+        let (number, at) = self.place_of(slot);
         if let Some(segment) = self.segment(number) {
             prefetch(&segment.record(at)[0]);
         }
     }
 
     pub(crate) fn counter(&self, slot: u32) -> u64 {
-        let (number, at) = place_of(slot);
+        let (number, at) = self.place_of(slot);
         self.segment(number).map_or(0, |segment| segment.counter(at))
     }
 

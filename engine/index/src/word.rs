@@ -26,6 +26,25 @@ impl State {
     /// The word was copied to a larger table: this one no longer changes. Never seen outside of this crate.
     pub(crate) const MOVED: Self = Self(1 << 4);
 
+    /// Whoever reclaims has found it dead: the bit, and two more for when that was.
+    const FOUND_DEAD: u8 = 1 << 5;
+    const FOUND_SHIFT: u32 = 6;
+
+    /// Bits that say in which epoch a token was found dead; they say nothing of it that the others do not. Epochs are told
+    /// apart up to four.
+    #[must_use]
+    pub fn found_dead_in(epoch: u64) -> Self {
+        Self(Self::FOUND_DEAD | ((epoch % 4) as u8) << Self::FOUND_SHIFT)
+    }
+
+    /// How many epochs before this one the token was found dead, as far as that is told apart: 0 to 3; `None` if it was
+    /// not.
+    #[must_use]
+    pub fn epochs_dead(self, epoch: u64) -> Option<u64> {
+        let found = u64::from(self.0 >> Self::FOUND_SHIFT);
+        (self.0 & Self::FOUND_DEAD != 0).then_some((epoch % 4 + 4 - found) % 4)
+    }
+
     /// Whether every bit of `other` is set.
     #[must_use]
     pub fn contains(self, other: Self) -> bool {

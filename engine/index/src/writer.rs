@@ -9,7 +9,7 @@ use self::growth::Growth;
 use self::slots::Slots;
 use crate::memory::MemoryError;
 use crate::reader::{Core, Reader};
-use crate::slab::{Record, Slab, Tail, Written};
+use crate::slab::{Record, SEGMENT_RECORDS, Slab, Tail, Written};
 use crate::sync::{Shared, mutated};
 use crate::table::{At, BUCKET_WORDS, Generation, Moved, Table};
 use crate::word::{Place, State, Word};
@@ -34,6 +34,9 @@ pub struct IndexConfig {
     /// The most records at a time: one for each token, one more for each with a tail, and one for each renewal that is
     /// prepared. Below 2^31.
     pub slots_max: u32,
+    /// Places of a segment of records: a power of two from 4 to [`SEGMENT_RECORDS`], which is what serves best; smaller
+    /// ones let tests see many.
+    pub segment_records: u32,
     /// Whether to ask for huge pages: lookups are three times slower without.
     pub huge_pages: bool,
 }
@@ -47,6 +50,9 @@ pub enum IndexError {
     /// The configured maximum is out of range.
     #[error("the index holds 1 to 2^31 - 2 records, not {0}")]
     SlotsMax(u32),
+    /// The size of a segment is out of range.
+    #[error("a segment holds a power of two of records, 4 to 65,536, not {0}")]
+    SegmentRecords(u32),
 }
 
 /// There is no room for another record.
@@ -113,7 +119,11 @@ pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
     }
     let buckets = buckets_for(config.tokens_initial);
     let table = Arc::new(Table::new(buckets, config.huge_pages)?);
-    let slab = Slab::default();
+    let places = config.segment_records;
+    if !places.is_power_of_two() || !(4..=SEGMENT_RECORDS).contains(&places) {
+        return Err(IndexError::SegmentRecords(places));
+    }
+    let slab = Slab::new(places.ilog2());
     let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
     let core = Arc::new(Core { tables: Shared::new(first) });
     let reader = Reader { core: Arc::clone(&core) };

@@ -25,7 +25,7 @@ fn record(byte: u8, expires_s: u32) -> Record {
 }
 
 fn index() -> (Writer, Reader) {
-    new(IndexConfig { tokens_initial: 1, slots_max: 7, huge_pages: false }).unwrap()
+    new(IndexConfig { tokens_initial: 1, slots_max: 7, segment_records: 4, huge_pages: false }).unwrap()
 }
 
 fn look(reader: &Reader, byte: u8) -> Option<Found> {

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jeton_index::{
-    Candidate, Entry, Found, IndexConfig, IndexFull, Reader, Record, State, Tail, Walk, Writer, new,
+    Candidate, Entry, Found, IndexConfig, IndexFull, Reader, Record, SEGMENT_RECORDS, State, Tail, Walk,
+    Writer, new,
 };
 use proptest::prelude::*;
 
-fn index(tokens_initial: usize, slots_max: u32) -> (Writer, Reader) {
-    new(IndexConfig { tokens_initial, slots_max, huge_pages: false }).expect("there is memory for an index")
+fn index(tokens_initial: usize, slots_max: u32, segment_records: u32) -> (Writer, Reader) {
+    new(IndexConfig { tokens_initial, slots_max, segment_records, huge_pages: false })
+        .expect("there is memory for an index")
 }
 
 fn record(id: [u8; 16], expires_s: u32) -> Record {
@@ -30,7 +32,7 @@ enum Step {
     Count([u8; 16], u64),
     Remove([u8; 16]),
     Grow(usize),
-    Tidy,
+    Compact,
 }
 
 /// Every third member has more terms than fit its record.
@@ -47,7 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (ids.clone(), 1..9_u64).prop_map(|(id, value)| Step::Count(id, value)),
         1 => ids.prop_map(Step::Remove),
         1 => (0..4_usize).prop_map(Step::Grow),
-        1 => Just(Step::Tidy),
+        1 => Just(Step::Compact),
     ];
     prop::collection::vec(step, 0..300)
 }
@@ -73,7 +75,7 @@ fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<Known>> {
 proptest! {
     #[test]
     fn the_index_holds_what_a_map_would(steps in steps()) {
-        let (mut writer, reader) = index(1, 10_000);
+        let (mut writer, reader) = index(1, 10_000, 8);
         let mut oracle: HashMap<[u8; 16], Known> = HashMap::new();
         for step in steps {
             match step {
@@ -107,7 +109,10 @@ proptest! {
                     }
                 }
                 Step::Count(..) => {}
-                Step::Tidy => writer.tidy(),
+                Step::Compact => {
+                    compact(&mut writer);
+                    writer.tidy();
+                }
                 Step::Remove(id) => {
                     prop_assert_eq!(writer.remove(&id).is_some(), oracle.remove(&id).is_some());
                 }
@@ -146,7 +151,7 @@ fn walk_all(writer: &Writer) -> Vec<Entry> {
 
 #[test]
 fn a_token_is_marked_through_any_record_it_has() {
-    let (mut writer, reader) = index(10, 100);
+    let (mut writer, reader) = index(10, 100, 8);
     let first = writer.insert(&record(id(1, 1), 5), None, State::LIVE).unwrap();
     let second = writer.prepare(&record(id(1, 1), 9), None).unwrap();
     assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 5, "prepared is not yet named");
@@ -162,7 +167,7 @@ fn a_token_is_marked_through_any_record_it_has() {
 
 #[test]
 fn a_full_index_says_so_and_keeps_what_it_has() {
-    let (mut writer, reader) = index(1, 3);
+    let (mut writer, reader) = index(1, 3, SEGMENT_RECORDS);
     for member in 0..3 {
         writer.insert(&record(id(1, member), 5), None, State::LIVE).unwrap();
     }
@@ -182,7 +187,7 @@ fn a_full_index_says_so_and_keeps_what_it_has() {
 fn memory_follows_the_tokens_through_churn() {
     const LIVE: u64 = 50_000;
     const ROUNDS: u64 = 12;
-    let (mut writer, reader) = index(1, 1_000_000);
+    let (mut writer, reader) = index(1, 1_000_000, 1 << 12);
     let mut most = 0;
     for at in 0..ROUNDS * LIVE {
         // Every tenth token has a tail; every hundredth of them lives on.
@@ -215,7 +220,7 @@ fn memory_follows_the_tokens_through_churn() {
         writer.tidy();
         writer.step_growth(64);
     }
-    assert!(writer.memory().slab_bytes <= 4 << 20, "only the segment being filled is left");
+    assert!(writer.memory().slab_bytes <= 2 * 64 << 12, "only the segment being filled is left");
 }
 
 /// Moves what is left in sparse segments, and follows a list of all tokens by slot, as an owner would.
@@ -242,7 +247,7 @@ fn compact(writer: &mut Writer) {
 
 #[test]
 fn a_segment_is_kept_for_whoever_still_reads_it() {
-    let (mut writer, reader) = index(1, 200_000);
+    let (mut writer, reader) = index(1, 200_000, SEGMENT_RECORDS);
     for at in 0..70_000 {
         writer.insert(&record(scattered(at), 5), None, State::LIVE).unwrap();
     }
@@ -273,7 +278,7 @@ fn scattered(counter: u64) -> [u8; 16] {
 #[test]
 fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_all_moves_about() {
     const TOKENS: u64 = 160_000;
-    let (mut writer, reader) = index(1, 1_000_000);
+    let (mut writer, reader) = index(1, 1_000_000, 1 << 12);
     let published = AtomicU64::new(0);
     let revoked = AtomicU64::new(0);
     let is_done = AtomicBool::new(false);

@@ -6,8 +6,6 @@
 //! Issues, renewals, uses and revokes of single tokens carry results, not differences: applied once more, they change
 //! nothing.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use jeton_index::{Record, State as Bits};
 
 use super::keys::KeyRecord;
@@ -15,7 +13,7 @@ use super::names::claims_key;
 use super::{Known, State};
 use crate::claims::Claims;
 use crate::event::{Entry, Fact, ScopedKey, Terms};
-use crate::extra::{Extra, Link};
+use crate::extra::Extra;
 use crate::mutation::mutated;
 use crate::numbers::{Binding, ClaimsNo, ClientNo, IdempotencyKey, Sequence, SubjectNo, TenantNo};
 use crate::registry::{ClaimSet, Subject};
@@ -82,14 +80,17 @@ impl State {
         match publication {
             Publication::Token(id) if mutated!(IssueOverRevoke) => {
                 let entry = self.index.find(&id.0).expect("it was issued");
+                let subject = SubjectNo(entry.record.link);
+                self.unlist(subject, entry.slot);
                 self.index.remove(&id.0);
                 let bits = if entry.state.contains(Bits::LIMITED) { Bits::LIMITED } else { Bits::NONE };
-                let _ = self.index.insert(&entry.record, bits.with(Bits::LIVE));
+                let slot = self.index.insert(&entry.record, entry.tail.as_ref(), bits.with(Bits::LIVE));
+                self.lists.push(subject, slot.expect("a place was given up"));
             }
             Publication::Token(id) => drop(self.index.mark(&id.0, Bits::LIVE)),
             Publication::Renewal(id, slot) => {
                 self.pending.end_renewal(id);
-                self.index.swap(*slot);
+                self.name_record(*slot);
             }
             Publication::Rights(client, tenant, granted) => {
                 let visible = self.pending.end_rights(*client, *tenant, *granted);
@@ -112,11 +113,11 @@ impl State {
             }
             Fact::TokenIssued { .. } => return self.fold_issued(&entry.event.fact),
             Fact::TokenRenewed { id, expires_s, .. } => return self.fold_renewed(TokenId(*id), *expires_s),
-            Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left),
+            Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left)?,
             Fact::TokenRevoked { id } => drop(self.index.mark(id, Bits::REVOKED)),
             Fact::SubjectRevoked { subject } => {
-                let slots_before = self.index.slots_used() + u32::from(!mutated!(NewestNotCovered));
-                self.jobs.begin(&self.lists, SubjectNo(*subject), slots_before);
+                let serials_before = self.index.serials_used() - u64::from(mutated!(NewestNotCovered));
+                self.jobs.begin(&self.lists, SubjectNo(*subject), serials_before);
             }
             Fact::FamilyRevoked { root } => self.fold_family_revoked(&TokenId(*root)),
             Fact::ClientRevoked { tenant, client } => {
@@ -208,86 +209,71 @@ impl State {
         known_number(*claims, self.registry.claim_sets.count(), "claim set")?;
         known_number(*subject, self.registry.subjects.count(), "subject")?;
         let subject = SubjectNo(*subject);
-        let (link, limited) = match terms {
-            None => (Link::Subject(subject), false),
-            Some(terms) => (Link::Extra(self.push_extra(TokenId(*id), subject, terms)?), terms.uses_max > 0),
-        };
+        let extra = terms.as_deref().map(extra);
         let record = Record {
             id: *id,
             digest: *digest,
             expires_s: *expires_s,
             issued_s: *issued_s,
             claims: *claims,
-            link: link.bits(),
+            link: subject.0,
         };
-        let bits = if limited { Bits::LIMITED } else { Bits::NONE };
-        let slot = self.index.insert(&record, bits)?;
+        let is_limited = extra.is_some_and(|extra| extra.uses_max > 0);
+        let bits = if is_limited { Bits::LIMITED } else { Bits::NONE };
+        let slot = self.index.insert(&record, extra.map(Extra::to_words).as_ref(), bits)?;
         self.lists.push(subject, slot);
+        if let Some(root) = extra.and_then(|extra| extra.family) {
+            self.members.entry(root).or_default().push(TokenId(*id));
+        }
         Ok(Some(Publication::Token(TokenId(*id))))
     }
 
-    fn push_extra(&mut self, id: TokenId, subject: SubjectNo, terms: &Terms) -> Result<u32, ApplyError> {
-        let family = terms.family.map_or(0, |root| self.join_family(TokenId(root), id));
-        let extra = Extra {
-            subject,
-            not_before: Millis(terms.not_before_ms),
-            uses_max: terms.uses_max,
-            renewable_until: Seconds(terms.renewable_until_s),
-            family,
-            binding: terms.binding.map(Binding),
-        };
-        let number = self.index.push_extra(extra.to_words())?;
-        let uses_at = self.registry.uses_left.push(AtomicU32::new(terms.uses_max));
-        assert_eq!(uses_at, number as usize, "extra records and use counters are numbered alike");
-        Ok(number)
-    }
-
-    fn join_family(&mut self, root: TokenId, member: TokenId) -> u32 {
-        let family = self.names.family(&root).unwrap_or_else(|| {
-            let family =
-                u32::try_from(self.registry.families.push(root)).expect("fewer families than tokens");
-            self.names.insert_family(root, family);
-            family
-        });
-        self.members.entry(family).or_default().push(member);
-        family
-    }
-
-    /// The new record is written now; readers are led to it once the event is durable.
     fn fold_renewed(&mut self, id: TokenId, expires_s: u32) -> Result<Option<Publication>, ApplyError> {
         let Some(known) = self.known(&id) else { return Ok(None) };
         if known.entry.record.expires_s == expires_s {
             return Ok(None);
         }
-        let subject = known.subject();
-        let slot = self.index.prepare(&Record { expires_s, ..known.entry.record })?;
+        let (subject, tail) = (known.subject(), known.entry.tail);
+        let slot = self.index.prepare(&Record { expires_s, ..known.entry.record }, tail.as_ref())?;
         self.lists.push(subject, slot);
         if mutated!(RenewalSeenAtOnce) {
-            self.index.swap(slot);
+            self.name_record(slot);
+            return Ok(None);
         }
         self.pending.begin_renewal(id, Seconds(expires_s));
         Ok(Some(Publication::Renewal(id, slot)))
     }
 
-    fn fold_consumed(&mut self, id: &TokenId, uses_left: u32) {
-        let Some(entry) = self.index.find(&id.0) else { return };
-        if let Link::Extra(number) = Link::from_bits(entry.record.link)
-            && let Some(counter) = self.registry.uses_left.get(number as usize)
-        {
-            // Only inspections read it beside the sequencer, and they need no order with anything else.
-            counter.store(uses_left, Ordering::Relaxed);
-        }
+    /// Lets a token's word name the record that a renewal prepared; what it had, or what it no longer needs, leaves the
+    /// subject's list.
+    fn name_record(&mut self, slot: u32) {
+        let record = self.index.record(slot).expect("a renewal's record waits for its publication");
+        let given_up = self.index.swap(slot);
+        self.unlist(SubjectNo(record.link), given_up);
+    }
+
+    /// Takes a slot out of its subject's list; a revoke on its way through the list goes on behind it.
+    pub(super) fn unlist(&mut self, subject: SubjectNo, slot: u32) {
+        self.jobs.step_over(&self.lists, subject, slot);
+        self.lists.remove(subject, slot);
+    }
+
+    /// The number beside the record counts the uses spent; of one that has a single use the word says all.
+    fn fold_consumed(&mut self, id: &TokenId, uses_left: u32) -> Result<(), ApplyError> {
+        let Some(entry) = self.index.find(&id.0) else { return Ok(()) };
         if uses_left == 0 {
             self.index.mark(&id.0, Bits::SPENT);
+        } else if let Some(extra) = entry.tail.as_ref().map(Extra::from_words) {
+            self.index.set_counter(&id.0, u64::from(extra.uses_max.saturating_sub(uses_left)))?;
         }
+        Ok(())
     }
 
     fn fold_family_revoked(&mut self, root: &TokenId) {
         if !mutated!(FamilyForgetsRoot) {
             self.index.mark(&root.0, Bits::REVOKED);
         }
-        let members = self.names.family(root).and_then(|family| self.members.get(&family));
-        for member in members.into_iter().flatten() {
+        for member in self.members.get(root).into_iter().flatten() {
             self.index.mark(&member.0, Bits::REVOKED);
         }
     }
@@ -344,15 +330,22 @@ impl State {
 
     /// Tokens of the family of `root` beside it.
     pub(super) fn family_members(&self, root: &TokenId) -> &[TokenId] {
-        self.names.family(root).and_then(|family| self.members.get(&family)).map_or(&[], Vec::as_slice)
+        self.members.get(root).map_or(&[], Vec::as_slice)
     }
 
     /// The root of the family that a token is in, itself if it is in none.
     pub(super) fn family_root(&self, id: &TokenId, known: &Known<'_>) -> TokenId {
-        match known.extra.map(|extra| extra.family) {
-            None | Some(0) => *id,
-            Some(family) => self.registry.families.get(family as usize).copied().unwrap_or(*id),
-        }
+        known.extra.and_then(|extra| extra.family).unwrap_or(*id)
+    }
+}
+
+fn extra(terms: &Terms) -> Extra {
+    Extra {
+        not_before: Millis(terms.not_before_ms),
+        uses_max: terms.uses_max,
+        renewable_until: Seconds(terms.renewable_until_s),
+        family: terms.family.map(TokenId),
+        binding: terms.binding.map(Binding),
     }
 }
 

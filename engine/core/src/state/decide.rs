@@ -173,7 +173,7 @@ impl State {
         let asked = draft.now.expiry_after(ttl_s).min(until);
         let expires = if mutated!(RenewalShortens) { asked } else { asked.max(has) };
         if expires != has {
-            if self.index.slots_used() >= self.tokens_max {
+            if self.room() < 1 + usize::from(known.extra.is_some()) {
                 return Err(Rejection::Limit(crate::outcome::LimitName::Tokens));
             }
             draft.push(Fact::TokenRenewed {
@@ -233,14 +233,8 @@ impl State {
     }
 
     pub(super) fn uses_left(&self, known: &super::Known<'_>) -> u32 {
-        match crate::extra::Link::from_bits(known.entry.record.link) {
-            crate::extra::Link::Subject(_) => 0,
-            crate::extra::Link::Extra(number) => self
-                .registry
-                .uses_left
-                .get(number as usize)
-                .map_or(0, |left| left.load(std::sync::atomic::Ordering::Relaxed)),
-        }
+        let extra = known.extra.unwrap_or_default();
+        extra.uses_left(known.entry.state, self.index.counter(known.entry.slot))
     }
 }
 

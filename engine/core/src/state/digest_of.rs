@@ -130,9 +130,10 @@ impl State {
         }
         fields.number(u64::from(self.uses_left(known)));
         if let Some(extra) = &known.extra {
-            let root = self.registry.families.get(extra.family as usize).copied();
             fields.number(extra.not_before.0).number(u64::from(extra.uses_max));
-            fields.number(u64::from(extra.renewable_until.0)).bytes(&root.map_or([0; 16], |root| root.0));
+            fields
+                .number(u64::from(extra.renewable_until.0))
+                .bytes(&extra.family.map_or([0; 16], |root| root.0));
             fields.bytes(extra.binding.as_ref().map_or(&[][..], |binding| &binding.0));
         }
     }

@@ -23,14 +23,13 @@ impl State {
             return Err(Rejection::NotAllowed);
         }
         in_range(issue)?;
-        let room = self.tokens_max.saturating_sub(self.index.slots_used()) as usize;
-        if issue.subjects.len() > room {
-            return Err(Rejection::Limit(LimitName::Tokens));
-        }
         let family =
             issue.parent.map(|parent| self.family_to_join(&parent, tenant, issue, draft)).transpose()?;
-        let claims = self.intern(tenant, issue, draft)?;
         let terms = terms(issue, family, draft);
+        if issue.subjects.len() * (1 + usize::from(terms.is_some())) > self.room() {
+            return Err(Rejection::Limit(LimitName::Tokens));
+        }
+        let claims = self.intern(tenant, issue, draft)?;
         let expires = draft.now.expiry_after(issue.ttl_s);
         let (mut named, mut drawn) = (HashMap::new(), HashSet::new());
         let mut tokens = Vec::with_capacity(issue.subjects.len());
@@ -49,6 +48,11 @@ impl State {
             tokens.push(token);
         }
         Ok(Outcome::Issued { tokens, expires, claims })
+    }
+
+    /// Records there is room for.
+    pub(super) fn room(&self) -> usize {
+        self.tokens_max.saturating_sub(self.index.slots_used()) as usize
     }
 
     /// The family of a live parent in the same tenant.

@@ -7,7 +7,6 @@ use hashbrown::HashTable;
 
 use crate::numbers::{ClaimsNo, ClientNo, SubjectNo, TenantNo};
 use crate::registry::Registry;
-use crate::token::TokenId;
 
 /// Looks numbers up by name. Subject names, of which there are millions, are not held a second time: the table holds
 /// numbers and compares through the registry.
@@ -20,7 +19,6 @@ pub(super) struct Names {
     hasher: RandomState,
     /// Live claim sets by [`claims_key`]; a dead one is forgotten, so that the next issue interns a new number.
     claim_sets: HashMap<[u8; 32], ClaimsNo>,
-    families: HashMap<TokenId, u32>,
 }
 
 /// Parts of the table of subjects.
@@ -39,7 +37,6 @@ impl Default for Names {
             subjects: (0..SUBJECT_PARTS).map(|_| HashTable::new()).collect(),
             hasher: RandomState::new(),
             claim_sets: HashMap::new(),
-            families: HashMap::new(),
         }
     }
 }
@@ -110,13 +107,5 @@ impl Names {
 
     pub(super) fn forget_claim_set(&mut self, key: &[u8; 32]) {
         self.claim_sets.remove(key);
-    }
-
-    pub(super) fn family(&self, root: &TokenId) -> Option<u32> {
-        self.families.get(root).copied()
-    }
-
-    pub(super) fn insert_family(&mut self, root: TokenId, family: u32) {
-        self.families.insert(root, family);
     }
 }

@@ -1,7 +1,7 @@
 //! Making memory follow the tokens: walking a segment's records, and moving what is left of a sparse one elsewhere.
 
 use super::{Entry, IndexFull, Writer};
-use crate::slab::{Record, SEGMENT_RECORDS, has_tail};
+use crate::slab::{Record, has_tail};
 use crate::word::Place;
 
 /// Records looked at together, so that the cache lines of their words come while others are asked for.
@@ -24,7 +24,7 @@ impl SegmentUse {
     /// Whether it is worth moving what is left in it: under half of it is in use.
     #[must_use]
     pub fn is_sparse(&self) -> bool {
-        self.is_full && self.live < SEGMENT_RECORDS / 2
+        self.is_full && self.live < self.used / 2
     }
 }
 
@@ -74,7 +74,7 @@ impl Writer {
         let mut count = 0;
         while count < CHUNK && walk.at < book.used {
             let words = segment.read(walk.at);
-            records[count] = (walk.segment * SEGMENT_RECORDS + walk.at, words);
+            records[count] = (self.slab.slot_at(walk.segment, walk.at), words);
             count += 1;
             walk.at += 1 + u32::from(has_tail(&words));
             self.prefetch(&Record::from_words(&words).id);
@@ -101,7 +101,7 @@ impl Writer {
     /// # Errors
     /// [`IndexFull::Memory`]; the record stays where it is.
     pub fn relocate(&mut self, slot: u32) -> Result<Option<u32>, IndexFull> {
-        let (number, _) = crate::slab::place_of(slot);
+        let (number, _) = self.slab.place_of(slot);
         if self.slots.is_open(number) {
             return Ok(None);
         }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{IndexFull, Writer};
-use crate::slab::{SEGMENT_RECORDS, Segment, Written, has_tail, place_of};
+use crate::slab::{Segment, Written, has_tail};
 use crate::sync::mutated;
 
 /// What the writer knows of one segment.
@@ -65,6 +65,20 @@ impl Slots {
         self.open == Some(number)
     }
 
+    /// A number for one more segment.
+    fn take_number(&mut self, places: u32) -> Result<u32, IndexFull> {
+        if let Some(number) = self.free.pop() {
+            return Ok(number);
+        }
+        let number = u32::try_from(self.books.len()).map_err(|_| IndexFull::Configured)?;
+        // Slots have 31 bits.
+        if number >= (1 << 31) / places {
+            return Err(IndexFull::Configured);
+        }
+        self.books.push(None);
+        Ok(number)
+    }
+
     /// Whether the configured maximum leaves room for this.
     pub(super) fn check_room(&self, written: &Written) -> Result<(), IndexFull> {
         if self.live_max - self.live < places(written) { Err(IndexFull::Configured) } else { Ok(()) }
@@ -83,7 +97,7 @@ impl Writer {
     /// If the slot is not in use.
     #[must_use]
     pub fn serial(&self, slot: u32) -> u64 {
-        let (number, at) = place_of(slot);
+        let (number, at) = self.slab.place_of(slot);
         let book = self.slots.book(number).expect("the slot is in use");
         book.serial + u64::from(at)
     }
@@ -108,30 +122,26 @@ impl Writer {
         book.used += places(written);
         book.live += places(written);
         self.slots.live += places(written);
-        Ok(number * SEGMENT_RECORDS + at)
+        Ok(self.slab.slot_at(number, at))
     }
 
     /// The segment being filled, if it has so many places left, or a new one.
     fn segment_for(&mut self, places: u32) -> Result<u32, IndexFull> {
         if let Some(number) = self.slots.open {
             let book = self.slots.books[number as usize].expect("it is being filled");
-            if SEGMENT_RECORDS - book.used >= places {
+            if self.slab.places() - book.used >= places {
                 return Ok(number);
             }
         }
         self.release_retired();
-        let segment = Arc::new(Segment::new(self.huge_pages).map_err(|_| IndexFull::Memory)?);
-        let filled = self.slots.open.take();
-        let number = self.slots.free.pop().unwrap_or_else(|| {
-            self.slots.books.push(None);
-            u32::try_from(self.slots.books.len() - 1).expect("slots are numbered in 31 bits")
-        });
+        let segment = Segment::new(self.slab.places(), self.huge_pages).map_err(|_| IndexFull::Memory)?;
+        let number = self.slots.take_number(self.slab.places())?;
+        let filled = self.slots.open.replace(number);
         // Slot 0 stands for none: it is the first place of the first segment, and never used.
         let used = u32::from(number == 0);
         self.slots.books[number as usize] = Some(Book { serial: self.slots.serial, used, live: 0 });
-        self.slots.serial += u64::from(SEGMENT_RECORDS);
-        self.slots.open = Some(number);
-        self.slab.put(number, segment);
+        self.slots.serial += u64::from(self.slab.places());
+        self.slab.put(number, Arc::new(segment));
         if !mutated!(SegmentUnpublished) {
             // Before any word names a record in it.
             self.publish();
@@ -144,7 +154,7 @@ impl Writer {
 
     /// A record is in use no longer: nothing names it, and nothing will.
     pub(super) fn give_up(&mut self, slot: u32) {
-        let (number, _) = place_of(slot);
+        let (number, _) = self.slab.place_of(slot);
         let words = self.slab.read(slot).expect("the slot is in use");
         let places = 1 + u32::from(has_tail(&words));
         let book = self.slots.books[number as usize].as_mut().expect("the slot is in use");
@@ -181,7 +191,7 @@ impl Writer {
     }
 
     pub(super) fn set_counter_at(&mut self, slot: u32, value: u64) -> Result<(), IndexFull> {
-        let (number, at) = place_of(slot);
+        let (number, at) = self.slab.place_of(slot);
         let segment = self.slab.segment(number).expect("the slot is in use");
         segment.set_counter(at, value).map_err(|_| IndexFull::Memory)
     }

@@ -1,0 +1,206 @@
+//! Reclaiming dead tokens, so that memory follows the tokens that live.
+//!
+//! Rounds walk all records in the order they were written, a little at a time: what is dead is taken out of the index,
+//! and what is left in a segment under half in use is moved, so that the segment can be given up. Nothing that a
+//! decision or a digest counts changes by it: a dead token means nothing any more, except to whoever inspects it. Of a
+//! family, only what has expired is reclaimed.
+//!
+//! Dead is judged at the time of the last event, never by a clock, so that no token is gone that a replay of the same
+//! events would still have.
+
+use jeton_index::{Entry, State as Bits, Walk};
+
+use super::State;
+use crate::extra::Extra;
+use crate::judge::{Facts, cause_of_death};
+use crate::mutation::{limit, mutated};
+use crate::numbers::SubjectNo;
+use crate::time::{Millis, Seconds};
+use crate::token::TokenId;
+use crate::verdict::Verdict;
+
+/// How long an expired token is still told by that name to those who inspect it.
+const KEPT_MS: u64 = 60_000;
+/// One that was revoked or spent before it expired is told so for one to two of these, like a key is remembered.
+const EPOCH_MS: u64 = 600_000;
+/// A round begins when so many records were written since the last one began, or a quarter of those in use.
+const RECORDS_PER_ROUND: usize = 1 << 16;
+/// And not less often than this, while there are events.
+const ROUND_MS: u64 = 60_000;
+/// Looks at the index in one step, each at a few dozen records: some hundred microseconds.
+const STEP_WALKS: usize = 64;
+
+/// Which dead tokens go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// Those that were dead for a while.
+    None,
+    /// All.
+    Every,
+}
+
+/// The round under way, and when the last began.
+#[derive(Debug, Default)]
+pub(super) struct Reclaim {
+    walk: Option<(Walk, Pass)>,
+    began: (u64, Millis),
+    /// What a step looks at; kept for its memory.
+    found: Vec<Entry>,
+}
+
+/// What is done with the records of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// The dead are taken out.
+    Sift,
+    /// What is left is moved elsewhere.
+    Move,
+}
+
+impl State {
+    /// Whether a round is under way or due ([`Self::reclaim_step`]).
+    #[must_use]
+    pub fn is_reclaiming(&self) -> bool {
+        // A revoke on its way through a subject's list counts on the order of its slots.
+        if self.is_marking() {
+            return false;
+        }
+        let (serials, at) = self.reclaim.began;
+        let enough = limit!(reclaim_records, RECORDS_PER_ROUND).max(self.index.slots_used() as usize / 4);
+        self.reclaim.walk.is_some()
+            || self.index.serials_used() - serials >= enough as u64
+            || (self.applied.1.0.saturating_sub(at.0) >= ROUND_MS && self.index.len() > 0)
+    }
+
+    /// Carries the round under way on, or begins one: for some hundred microseconds.
+    pub fn reclaim_step(&mut self) {
+        if self.is_reclaiming() {
+            self.reclaim_walks(limit!(reclaim_walks, STEP_WALKS), Haste::None);
+        }
+    }
+
+    /// Reclaims on behalf of a replay, in which nobody waits, before so many events: a whole round if one is due, and
+    /// everything that is dead if there might be too little room.
+    ///
+    /// The state that wrote these events had room for what lived then, and so has this one without what is dead.
+    pub(crate) fn make_room_for(&mut self, events: usize) {
+        let is_short = self.room() < 2 * events;
+        if is_short {
+            self.reclaim.walk = None;
+            while self.reclaim_walks(usize::MAX, Haste::Every) {}
+        } else if self.is_reclaiming() {
+            while self.reclaim_walks(usize::MAX, Haste::None) {}
+        }
+    }
+
+    /// Goes on by so many walks; returns whether the round has more to do.
+    fn reclaim_walks(&mut self, walks: usize, haste: Haste) -> bool {
+        for _ in 0..walks {
+            let (walk, pass) = match self.reclaim.walk {
+                Some(under_way) => under_way,
+                None => {
+                    self.reclaim.began = (self.index.serials_used(), self.applied.1);
+                    (Walk::default(), Pass::Sift)
+                }
+            };
+            let mut found = std::mem::take(&mut self.reclaim.found);
+            let next = self.index.walk(walk, &mut found);
+            for entry in found.drain(..) {
+                match pass {
+                    Pass::Sift => self.sift(&entry, haste),
+                    Pass::Move => self.relocate(&entry),
+                }
+            }
+            self.reclaim.found = found;
+            self.reclaim.walk = next.map(|next| (next, pass)).or_else(|| self.after(walk.segment(), pass));
+            if self.reclaim.walk.is_none() {
+                // What the round itself has moved is no reason for another.
+                self.reclaim.began.0 = self.index.serials_used();
+                self.index.tidy();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What comes after a segment was walked through: the same again if it is sparse now, or the next.
+    fn after(&self, segment: u32, pass: Pass) -> Option<(Walk, Pass)> {
+        let is_sparse = self.index.segment_use(segment).is_some_and(|segment| segment.is_sparse());
+        if pass == Pass::Sift && is_sparse {
+            return Some((Walk::from_segment(segment), Pass::Move));
+        }
+        let next = segment + 1;
+        (next < self.index.segments_end()).then(|| (Walk::from_segment(next), Pass::Sift))
+    }
+
+    /// Takes a token out if it is dead for long enough.
+    fn sift(&mut self, entry: &Entry, haste: Haste) {
+        let id = TokenId(entry.record.id);
+        let now = self.applied.1;
+        let extra = entry.tail.as_ref().map(Extra::from_words);
+        let Some(claims) = self.registry.claim_sets.get(entry.record.claims as usize) else { return };
+        let expires = self.pending.renewed_until(&id).unwrap_or(Seconds(entry.record.expires_s));
+        let facts = Facts { bits: entry.state, expires, claims, extra: extra.as_ref() };
+        let judged_at = if mutated!(ReclaimedAlive) { Millis(now.0 + 1_000) } else { now };
+        let is_dead = cause_of_death(&facts, judged_at)
+            .is_some_and(|cause| !matches!(cause, Verdict::NotYetValid | Verdict::Unknown));
+        if !is_dead {
+            return;
+        }
+        let family = extra.and_then(|extra| extra.family);
+        let has_members = self.members.contains_key(&id);
+        let kept_ms = if haste == Haste::Every { 0 } else { limit!(reclaim_kept_ms, KEPT_MS) };
+        let goes = if judged_at.0 >= expires.millis().0.saturating_add(kept_ms) {
+            // The root stays as long as there is a member to be found through it.
+            !has_members
+        } else if family.is_some() || has_members {
+            // Whoever comes with one that was replaced long ago has stolen it: the family is to be found by it.
+            false
+        } else {
+            haste == Haste::Every || self.was_dead_long_ago(&id, entry.state)
+        };
+        if goes {
+            self.forget(entry, &id, family);
+        }
+    }
+
+    /// Whether an earlier round, at least a whole epoch ago, found the token dead; if none did, notes that this one has.
+    fn was_dead_long_ago(&mut self, id: &TokenId, state: Bits) -> bool {
+        let epoch = self.applied.1.0 / limit!(reclaim_epoch_ms, EPOCH_MS);
+        if let Some(epochs) = state.epochs_dead(epoch) {
+            return epochs >= 2;
+        }
+        self.index.mark(&id.0, Bits::found_dead_in(epoch));
+        false
+    }
+
+    fn forget(&mut self, entry: &Entry, id: &TokenId, family: Option<TokenId>) {
+        self.unlist(SubjectNo(entry.record.link), entry.slot);
+        self.index.remove(&id.0);
+        let Some(root) = family else { return };
+        if let Some(members) = self.members.get_mut(&root) {
+            // Members die in about the order they came: the first look mostly finds it.
+            if let Some(at) = members.iter().position(|member| member == id) {
+                members.swap_remove(at);
+            }
+            if members.is_empty() {
+                self.members.remove(&root);
+            }
+        }
+    }
+
+    fn relocate(&mut self, entry: &Entry) {
+        // Without memory for it the segment stays as it is, sparse.
+        let Ok(Some(moved)) = self.index.relocate(entry.slot) else { return };
+        if mutated!(MovedAndUnlisted) {
+            return;
+        }
+        self.lists.replace(SubjectNo(entry.record.link), entry.slot, moved);
+        if mutated!(UsesForgottenInMove) && self.index.counter(moved) > 0 {
+            let _ = self.index.set_counter(&entry.record.id, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

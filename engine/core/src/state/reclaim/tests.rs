@@ -1,0 +1,133 @@
+use super::EPOCH_MS;
+use crate::command::{Command, ConsumeToken, RevokeTarget};
+use crate::outcome::{Outcome, Rejection};
+use crate::sequencer::FIRST_TENANT;
+use crate::testing::{Engine, issue_command, name};
+use crate::token::Token;
+use crate::verdict::Verdict;
+
+const HOUR_S: u64 = 3_600;
+
+/// An engine with `count` tokens of a subject each, that live for an hour.
+fn with_tokens(count: usize) -> (Engine, Vec<Token>) {
+    let mut engine = Engine::new();
+    let issue = |at| engine.issue(|issue| issue.subjects = vec![name(&format!("subject-{at}"))]);
+    let tokens = (0..count).map(issue).collect();
+    (engine, tokens)
+}
+
+/// Time passes, and something happens that lets the state notice; then rounds until none is due.
+fn pass(engine: &mut Engine, seconds: u64) -> Token {
+    engine.pass_s(seconds);
+    engine.issue(|issue| issue.subjects = vec![name("passing")])
+}
+
+fn by_id(token: &Token) -> RevokeTarget {
+    RevokeTarget::Id(token.id)
+}
+
+#[test]
+fn expired_tokens_go_and_their_memory_with_them() {
+    let (mut engine, tokens) = with_tokens(500);
+    let before = engine.sequencer.state().memory();
+    pass(&mut engine, HOUR_S + 1);
+    assert_eq!(engine.verdict(&tokens[0]), Verdict::Expired, "told by its name for a minute");
+    pass(&mut engine, 61);
+    assert_eq!(engine.verdict(&tokens[0]), Verdict::Unknown);
+    assert_eq!(engine.sequencer.state().tokens(), 2);
+    let after = engine.sequencer.state().memory();
+    assert!(after.slab_bytes * 20 < before.slab_bytes, "{before:?}, then {after:?}");
+    assert!(matches!(engine.run(Command::Revoke(by_id(&tokens[0]))), Err(Rejection::NotFound)));
+    engine.assert_replays();
+}
+
+#[test]
+fn a_revoked_token_is_told_so_for_ten_minutes_and_then_goes() {
+    let (mut engine, tokens) = with_tokens(3);
+    engine.revoke(by_id(&tokens[1]));
+    pass(&mut engine, 1);
+    for _ in 0..10 {
+        pass(&mut engine, EPOCH_MS / 10_000);
+        assert_eq!(engine.verdict(&tokens[1]), Verdict::Revoked);
+    }
+    pass(&mut engine, EPOCH_MS / 1_000 + 61);
+    assert_eq!(engine.verdict(&tokens[1]), Verdict::Unknown);
+    assert_eq!(engine.verdict(&tokens[0]), Verdict::Valid);
+    engine.assert_replays();
+}
+
+#[test]
+fn tokens_that_were_moved_can_be_renewed_used_and_revoked_as_before() {
+    let (mut engine, _) = with_tokens(40);
+    // One in eight outlives the others: their segments become sparse.
+    let mut keep = Vec::new();
+    for at in 0..80_u32 {
+        let token = engine.issue(|issue| {
+            issue.subjects = vec![name("keeper")];
+            if at.is_multiple_of(8) {
+                (issue.ttl_s, issue.uses_max, issue.renewable_s) = (20_000, 3, 20_000);
+            }
+        });
+        if at.is_multiple_of(8) {
+            assert_eq!(uses_left_after(&mut engine, &token), 2);
+            keep.push(token);
+        }
+    }
+    let before = engine.sequencer.state().memory().slab_bytes;
+    pass(&mut engine, HOUR_S + 1);
+    pass(&mut engine, 61);
+    assert!(engine.sequencer.state().memory().slab_bytes * 3 < before);
+    assert_eq!(uses_left_after(&mut engine, &keep[0]), 1, "uses spent before the move still count");
+    engine.assert_replays();
+    let target = RevokeTarget::Subject { tenant: name(FIRST_TENANT), subject: name("keeper") };
+    assert_eq!(engine.revoke(target).revoked, keep.len() as u64);
+    assert!(keep.iter().all(|token| engine.verdict(token) == Verdict::Revoked));
+    engine.assert_replays();
+}
+
+#[test]
+fn a_family_is_found_by_a_member_that_was_replaced_until_that_has_expired() {
+    let mut engine = Engine::new();
+    let root = engine.issue(|issue| issue.ttl_s = 10_000);
+    let child = engine.issue(|issue| (issue.parent, issue.ttl_s) = (Some(root.id), 20_000));
+    let grandchild = engine.issue(|issue| (issue.parent, issue.ttl_s) = (Some(child.id), 30_000));
+    engine.revoke(by_id(&root));
+    engine.revoke(by_id(&child));
+    pass(&mut engine, 3 * EPOCH_MS / 1_000);
+    pass(&mut engine, 61);
+    assert_eq!(engine.verdict(&child), Verdict::Revoked, "whoever shows this one has stolen it");
+    pass(&mut engine, 10_000);
+    assert_eq!(engine.verdict(&root), Verdict::Revoked, "the root stays as long as it has members");
+    assert_eq!(engine.revoke(RevokeTarget::Family(child.id)).revoked, 1);
+    assert_eq!(engine.verdict(&grandchild), Verdict::Revoked);
+    pass(&mut engine, 30_000);
+    pass(&mut engine, 61);
+    assert_eq!(engine.verdict(&root), Verdict::Unknown);
+    assert_eq!(engine.sequencer.state().tokens(), 2, "all of the family is gone");
+    engine.assert_replays();
+}
+
+#[test]
+fn a_replay_needs_no_more_room_than_what_it_repeats() {
+    let mut engine = Engine::new();
+    let most = crate::testing::SMALL.tokens_max as usize;
+    for _ in 0..8 {
+        let subjects: Vec<_> = (0..200).map(|at| name(&format!("subject-{at}"))).collect();
+        for _ in 0..most / 2 / 200 {
+            let command = issue_command(|issue| issue.subjects.clone_from(&subjects));
+            engine.run(command).unwrap();
+        }
+        pass(&mut engine, HOUR_S + 62);
+    }
+    assert!(engine.sequencer.state().tokens() < most);
+    engine.assert_replays();
+}
+
+/// Uses left after one more.
+fn uses_left_after(engine: &mut Engine, token: &Token) -> u32 {
+    let consume = ConsumeToken { token: token.clone(), access: None, audience: None, binding: None };
+    match engine.run(Command::ConsumeToken(consume)) {
+        Ok(Outcome::Consumed { uses_left, .. }) => uses_left,
+        other => panic!("not consumed: {other:?}"),
+    }
+}
