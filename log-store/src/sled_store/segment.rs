@@ -338,7 +338,10 @@ impl Drop for Segment {
     fn drop(&mut self) {
         // sled syncs once more when it is dropped, and panics if that fails. All that matters was synced by then.
         let db = self.db.take();
-        if let Err(error) = guarded(|| Ok(drop(db))) {
+        if let Err(error) = guarded(|| {
+            drop(db);
+            Ok(())
+        }) {
             tracing::warn!(segment = %self.path.display(), %error, "sled did not close in order");
         }
     }

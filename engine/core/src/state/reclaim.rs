@@ -69,7 +69,7 @@ impl State {
         let enough = limit!(reclaim_records, RECORDS_PER_ROUND).max(self.index.slots_used() as usize / 4);
         self.reclaim.walk.is_some()
             || self.index.serials_used() - serials >= enough as u64
-            || (self.applied.1.0.saturating_sub(at.0) >= ROUND_MS && self.index.len() > 0)
+            || (self.applied.1.0.saturating_sub(at.0) >= ROUND_MS && !self.index.is_empty())
     }
 
     /// Carries the round under way on, or begins one: for some hundred microseconds.
