@@ -154,7 +154,13 @@ where
         .configure_mesh()
         .x_desc("minutes")
         .x_labels(13)
+        .x_label_formatter(&|minutes| {
+            format!("{minutes:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
+        })
         .y_labels(6)
+        .y_label_formatter(&|value| {
+            format!("{value:.1}").trim_end_matches('0').trim_end_matches('.').to_owned()
+        })
         .light_line_style(TRANSPARENT)
         .bold_line_style(RULE)
         .axis_style(INK)
