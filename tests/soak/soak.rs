@@ -1,9 +1,9 @@
 //! The soak: a real server under a steady, modest, mixed load for an hour, to see that nothing grows but what has to.
 //!
 //! The load is open: every operation has an intended start, whether or not the server has answered the one before it, and
-//! its latency counts from there ([`load`]). Every few seconds the server's memory, descriptors, threads, CPU time, files
-//! and own accounting are noted beside the latencies since the last time ([`sample`]). At the end the last quarter of the
-//! run is held against the second ([`judge`]), and everything is drawn ([`plot`]).
+//! its latency counts from there (`load`). Every few seconds the server's memory, descriptors, threads, CPU time, files
+//! and own accounting are noted beside the latencies since the last time (`sample`). At the end the last quarter of the
+//! run is held against the second (`judge`), and everything is drawn (`plot`).
 //!
 //! What grows by design: dead tokens are not reclaimed yet, so the server's own accounting of its memory follows the tokens
 //! ever issued and renewed, and the log has every event. Memory is therefore judged less that accounting.
