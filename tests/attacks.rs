@@ -13,10 +13,11 @@ use jeton_tests::attack::frames::{OFFENCES, Offence, commit, unknown_tokens};
 use jeton_tests::attack::initials::first_datagrams;
 use jeton_tests::attack::migration::wander;
 use jeton_tests::attack::readers::ask_and_take;
-use jeton_tests::attack::rig::{Papers, Random, Stop, Target, Wish, close_code, closed};
+use jeton_tests::attack::rig::{Papers, Stop, Target, Wish, close_code, closed};
 use jeton_tests::attack::streams::{TREATMENTS, waste};
 use jeton_tests::attack::witness::{Seen, Witness};
 use jeton_tests::attack::writes::{Answers, Write, flood};
+use jeton_tests::sim::rng::Rng;
 use jeton_tests::{PATIENCE, Server, issue_for, jeton_load, name, run};
 use jeton_wire::request::{Request, encode_validate};
 use tokio::task::JoinSet;
@@ -106,7 +107,7 @@ async fn half_open_handshakes_get_three_times_their_bytes_at_most_and_are_asked_
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_and_unknown_versions_are_answered_with_less_than_they_brought() {
     let scene = scene();
-    let mut random = Random::new(3);
+    let mut random = Rng::new(3);
     let datagrams: Vec<Vec<u8>> = (0..4_000)
         .map(|at| if at % 2 == 0 { garbage(&mut random) } else { unknown_version(&mut random) })
         .collect();
@@ -287,7 +288,7 @@ async fn tokens_that_nobody_issued_are_denied_one_by_one_however_many() {
     let scene = scene();
     let asked = async {
         let (_connection, mut send, mut receive) = scene.target.greeted(&scene.admin).await.unwrap();
-        let mut random = Random::new(5);
+        let mut random = Rng::new(5);
         let sending = tokio::spawn(async move {
             for id in 1..=REQUESTS {
                 send.write_all(&unknown_tokens(id, 64, &mut random)).await.unwrap();

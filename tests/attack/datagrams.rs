@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::Context as _;
 
-use super::rig::Random;
+use crate::sim::rng::Rng;
 
 /// The least that a first datagram of a client has (RFC 9000, section 14.1).
 pub const INITIAL_BYTES_MIN: usize = 1_200;
@@ -135,8 +135,8 @@ impl Sources {
 
 /// A datagram that is no QUIC, or nearly is.
 #[must_use]
-pub fn garbage(random: &mut Random) -> Vec<u8> {
-    let length = random.below(1_452) + 1;
+pub fn garbage(random: &mut Rng) -> Vec<u8> {
+    let length = random.below(1_452) as usize + 1;
     let mut bytes = random.bytes(length);
     match random.below(4) {
         0 => {}
@@ -152,7 +152,7 @@ pub fn garbage(random: &mut Random) -> Vec<u8> {
 
 /// A first datagram of a version that nobody speaks.
 #[must_use]
-pub fn unknown_version(random: &mut Random) -> Vec<u8> {
+pub fn unknown_version(random: &mut Rng) -> Vec<u8> {
     let mut bytes = random.bytes(INITIAL_BYTES_MIN);
     long_header(&mut bytes, NO_VERSION, random);
     bytes
@@ -160,7 +160,7 @@ pub fn unknown_version(random: &mut Random) -> Vec<u8> {
 
 /// Writes the beginning of an Initial with two connection ids of 8 bytes (RFC 9000, section 17.2), as far as there is
 /// room for it.
-fn long_header(bytes: &mut [u8], version: u32, random: &mut Random) {
+fn long_header(bytes: &mut [u8], version: u32, random: &mut Rng) {
     let mut header = vec![0xc0 | (random.next() & 0x0f) as u8];
     header.extend_from_slice(&version.to_be_bytes());
     for _ in 0..2 {

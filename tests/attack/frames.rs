@@ -8,7 +8,8 @@ use quinn::{Connection, SendStream};
 
 use jeton_core::numbers::Sequence;
 
-use super::rig::{Papers, Random, Target, closed};
+use super::rig::{Papers, Target, closed};
+use crate::sim::rng::Rng;
 
 /// How a client breaks the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub async fn commit(target: &Target, papers: &Papers, offence: Offence) -> anyho
             send.write_all(&header).await?;
         }
         Offence::Garbage => {
-            let mut bytes = Random::new(7).bytes(4_096);
+            let mut bytes = Rng::new(7).bytes(4_096);
             bytes[..4].copy_from_slice(&100_u32.to_le_bytes()); // or the length alone would end it
             let _ = send.write_all(&bytes).await;
         }
@@ -88,7 +89,7 @@ fn ping() -> Vec<u8> {
 
 /// A validate of tokens that nobody issued.
 #[must_use]
-pub fn unknown_tokens(id: u64, count: usize, random: &mut Random) -> Vec<u8> {
+pub fn unknown_tokens(id: u64, count: usize, random: &mut Rng) -> Vec<u8> {
     let tokens: Vec<[u8; 32]> =
         (0..count).map(|_| random.bytes(32).try_into().expect("32 bytes are 32 bytes")).collect();
     let mut frame = Vec::new();

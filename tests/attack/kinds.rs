@@ -10,10 +10,11 @@ use super::frames::{OFFENCES, commit, unknown_tokens};
 use super::initials::first_datagrams;
 use super::migration::wander;
 use super::readers::ask_and_take;
-use super::rig::{Papers, Random, Stop, Target};
+use super::rig::{Papers, Stop, Target};
 use super::streams::{TREATMENTS, waste};
 use super::writes::{Answers, Write, flood};
 use super::{certificates, connections};
+use crate::sim::rng::Rng;
 
 /// What an attacker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -116,7 +117,7 @@ impl Kind {
 
     /// Throws datagrams, a millisecond's worth at a time.
     fn throw(self, target: &Target, admin: &Papers, force: Force, stop: &Stop) -> anyhow::Result<Value> {
-        let mut random = Random::new(11);
+        let mut random = Rng::new(11);
         let mut sources = Sources::new(target.address, force.width)?;
         let is_handshake = matches!(self, Self::HalfOpen | Self::SpoofedInitials);
         let count = if is_handshake { (force.per_s as usize * 4).min(16_384) } else { 4_096 };
@@ -257,7 +258,7 @@ async fn ask_for_unknown(
     for seed in 0..force.width {
         let (target, admin, stop) = (target.clone(), admin.clone(), stop.clone());
         askers.spawn(async move {
-            let mut random = Random::new(seed as u64 + 1);
+            let mut random = Rng::new(seed as u64 + 1);
             let (_connection, mut send, mut receive) = target.greeted(&admin).await?;
             let reading = tokio::spawn(async move {
                 let mut bytes = 0_u64;

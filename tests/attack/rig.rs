@@ -266,33 +266,3 @@ pub async fn closed(connection: &Connection) -> anyhow::Result<Option<u64>> {
     let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;
     Ok(close_code(&closed.context("the server did not close the connection")?))
 }
-
-/// Random numbers that are the same each time: Marsaglia, "Xorshift RNGs", 2003.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// Of a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    /// So many bytes.
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| (self.next() >> 32) as u8).collect()
-    }
-}

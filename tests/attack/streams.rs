@@ -8,7 +8,7 @@ use jeton_core::token::TokenId;
 use jeton_wire::request::{Request, encode_validate};
 use quinn::Connection;
 
-use super::rig::Random;
+use crate::sim::rng::Rng;
 
 /// How a stream is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub async fn waste(connection: &Connection, id: u64, treatment: Treatment) -> an
     let mut frame = Vec::new();
     if treatment == Treatment::AbandonWrite {
         let command =
-            Command::Revoke(RevokeTarget::Id(TokenId(Random::new(id).bytes(16).try_into().expect("16"))));
+            Command::Revoke(RevokeTarget::Id(TokenId(Rng::new(id).bytes(16).try_into().expect("16"))));
         Request::Write { key: None, command }.encode(id, &mut frame);
     } else {
         encode_validate(id, &[[7; 32]; 16], &[], None, Sequence(0), false, &mut frame);

@@ -11,8 +11,9 @@ use jeton_wire::request::Request;
 use jeton_wire::response::Response;
 use quinn::RecvStream;
 
-use super::rig::{Count, Papers, Random, Stop, Target};
+use super::rig::{Count, Papers, Stop, Target};
 use crate::issue_for;
+use crate::sim::rng::Rng;
 
 /// Commands in one write to the stream.
 const BURST: u64 = 64;
@@ -41,8 +42,8 @@ pub struct Answers {
     pub refused: Count,
 }
 
-fn command(write: Write, template: &IssueTokens, random: &mut Random) -> Request<'static> {
-    let sixteen = |random: &mut Random| random.bytes(16).try_into().expect("16 bytes are 16 bytes");
+fn command(write: Write, template: &IssueTokens, random: &mut Rng) -> Request<'static> {
+    let sixteen = |random: &mut Rng| random.bytes(16).try_into().expect("16 bytes are 16 bytes");
     match write {
         Write::Issue => Request::Write { key: None, command: Command::IssueTokens(template.clone()) },
         Write::KeyedIssue => Request::Write {
@@ -68,7 +69,7 @@ pub async fn flood(
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let (connection, mut send, receive) = target.greeted(papers).await?;
-    let mut random = Random::new(seed);
+    let mut random = Rng::new(seed);
     let template = issue_for(&["flood"]);
     let mut id = 1;
     let writing = async {

@@ -220,7 +220,7 @@ fn memory_follows_the_tokens_through_churn() {
         writer.tidy();
         writer.step_growth(64);
     }
-    assert!(writer.memory().slab_bytes <= 2 * 64 << 12, "only the segment being filled is left");
+    assert!(writer.memory().slab_bytes <= (2 * 64) << 12, "only the segment being filled is left");
 }
 
 /// Moves what is left in sparse segments, and follows a list of all tokens by slot, as an owner would.
