@@ -7,7 +7,11 @@
 //! A target checks properties against an oracle of its own where there is one; that nothing panics is the least of it.
 
 mod allocation;
+pub mod batch_open;
+pub mod config;
 pub mod grants;
+pub mod identity;
+pub mod log_replay;
 pub mod session;
 pub mod token_text;
 mod wire;
@@ -19,7 +23,11 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder in `corpus` and `regressions`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("batch_open", batch_open::run),
+    ("config", config::run),
     ("grants", grants::run),
+    ("identity", identity::run),
+    ("log_replay", log_replay::run),
     ("session", session::run),
     ("token_text", token_text::run),
     ("wire_request", wire_request::run),
