@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 /// Where a server listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7878";
 
+/// The largest segment and the largest reserve: 1 TiB.
+const SPACE_MIB_MAX: u64 = 1 << 20;
+const CLOCK_JUMP_HOURS_MAX: u64 = 100 * 365 * 24;
+const CONNECTIONS_MAX: usize = 1 << 20;
+
 /// Everything a server can be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,8 +103,17 @@ impl ServerConfig {
     }
 
     fn check(&self) -> Result<(), String> {
+        // The upper bounds are beyond any use, and below where a number of bytes or milliseconds would overflow.
         let rules = [
-            (self.segment_mib >= 1, "segment_mib: a segment has at least 1 MiB"),
+            (
+                (1..=SPACE_MIB_MAX).contains(&self.segment_mib),
+                "segment_mib: a segment has 1 MiB to 1 TiB (1048576 MiB)",
+            ),
+            (self.space_reserve_mib <= SPACE_MIB_MAX, "space_reserve_mib: at most 1 TiB (1048576 MiB)"),
+            (
+                self.clock_jump_max_hours <= CLOCK_JUMP_HOURS_MAX,
+                "clock_jump_max_hours: at most 100 years (876000 hours)",
+            ),
             (
                 self.space_hard_mib <= self.space_reserve_mib,
                 "space_hard_mib: it cannot exceed space_reserve_mib",
@@ -107,7 +121,10 @@ impl ServerConfig {
             (self.tokens_max >= 1_000, "tokens_max: at least 1,000"),
             (self.tokens_max < i32::MAX as u32, "tokens_max: below 2^31 - 1"),
             (self.tokens_initial <= self.tokens_max as usize, "tokens_initial: it cannot exceed tokens_max"),
-            (self.connections_max >= 1, "connections_max: at least 1"),
+            (
+                (1..=CONNECTIONS_MAX).contains(&self.connections_max),
+                "connections_max: 1 to 1,048,576 on each core",
+            ),
             (
                 self.admin.parse::<Name>().is_ok(),
                 "admin: an identity has 1 to 255 bytes, none of them a control",
@@ -174,8 +191,8 @@ fn is_setting(name: &str) -> bool {
 
 /// A TOML basic string.
 fn toml_text(text: &str) -> String {
-    // JSON's escapes are a subset of TOML's.
-    serde_json::to_string(text).expect("a string is JSON")
+    // JSON's escapes are a subset of TOML's, and of what TOML wants escaped JSON leaves one character as it is.
+    serde_json::to_string(text).expect("a string is JSON").replace('\u{7f}', "\\u007f")
 }
 
 #[cfg(test)]
@@ -189,10 +206,16 @@ mod tests {
     fn the_printed_configuration_reads_back_as_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("jeton.toml");
-        let config =
-            ServerConfig { cores: NonZeroUsize::new(3), tokens_max: 5_000_000, ..ServerConfig::default() };
-        std::fs::write(&path, config.to_commented_toml()).unwrap();
-        assert_eq!(ServerConfig::load(Some(&path), NoFlags {}), Ok(config));
+        for data in ["/var/lib/jeton", "a \"quoted\" \\ folder\nof two lines", "\u{7f}\u{1}\u{9f}"] {
+            let config = ServerConfig {
+                data: data.into(),
+                cores: NonZeroUsize::new(3),
+                tokens_max: 5_000_000,
+                ..ServerConfig::default()
+            };
+            std::fs::write(&path, config.to_commented_toml()).unwrap();
+            assert_eq!(ServerConfig::load(Some(&path), NoFlags {}), Ok(config));
+        }
     }
 
     #[test]
@@ -204,7 +227,11 @@ mod tests {
             ("listen = 7878", "listen"),
             ("lisen = \"127.0.0.1:1\"", "lisen"),
             ("segment_mib = 0", "segment_mib"),
+            ("segment_mib = 17592186044416", "segment_mib"), // 2^64 bytes
+            ("space_reserve_mib = 17592186044416", "space_reserve_mib"),
+            ("clock_jump_max_hours = 5124095576030432", "clock_jump_max_hours"),
             ("connections_max = 0", "connections_max"),
+            ("connections_max = 9223372036854775807", "connections_max"),
             ("tokens_max = 5", "tokens_max"),
             ("space_hard_mib = 500", "space_hard_mib"),
             ("cores = 0", "cores"),
