@@ -9,7 +9,7 @@ use jeton_tests::power::{Campaign, Lie, Report};
 const SEED: u64 = 0;
 
 fn run(commits: usize, lie: Option<Lie>) -> Report {
-    Campaign { seed: SEED, commits, lie, point: None }.run(Path::new(env!("CARGO_BIN_EXE_power")))
+    Campaign { seed: SEED, commits, lie, point: None, keep: None }.run(Path::new(env!("CARGO_BIN_EXE_power")))
 }
 
 #[test]

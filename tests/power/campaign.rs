@@ -1,6 +1,8 @@
 //! Every sync point of one seed's life, in every variant.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -33,7 +35,7 @@ pub enum Lie {
 }
 
 /// What one seed's life is put through.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Campaign {
     /// Of the life, the history and the images.
     pub seed: u64,
@@ -43,6 +45,8 @@ pub struct Campaign {
     pub lie: Option<Lie>,
     /// Only this sync point.
     pub point: Option<usize>,
+    /// Where images that break a promise are kept, to be looked at.
+    pub keep: Option<PathBuf>,
 }
 
 /// What it came to.
@@ -79,10 +83,13 @@ impl Campaign {
     /// # Panics
     /// If the life itself goes wrong: nothing fails in it.
     #[must_use]
-    pub fn run(&self, driver: &std::path::Path) -> Report {
+    pub fn run(&self, driver: &Path) -> Report {
         let mut command = Command::new(driver);
         command.args(["drive", "--seed", &self.seed.to_string(), "--commits", &self.commits.to_string()]);
         let recorded = record(command, None);
+        if let Some(keep) = &self.keep {
+            fs::create_dir_all(keep).and_then(|()| recorded.trace.write(&keep.join("trace"))).expect("kept");
+        }
         assert!(recorded.status.success(), "the life of seed {}: {}", self.seed, recorded.words);
         self.try_all(&recorded.trace)
     }
@@ -95,7 +102,7 @@ impl Campaign {
         let checked: Mutex<HashMap<[u8; 32], Checked>> = Mutex::default();
         let (points, cases) = std::thread::scope(|scope| {
             for _ in 0..OPENERS {
-                scope.spawn(|| open_images(&receive, &checked, &history, script.segment_bytes()));
+                scope.spawn(|| self.open_images(&receive, &checked, &history, script.segment_bytes()));
             }
             let built = self.build(trace, &mut |work| send.send(work).expect("the openers wait for it"));
             drop(send);
@@ -196,6 +203,29 @@ impl Campaign {
             self.seed, self.commits
         )
     }
+
+    fn open_images(
+        &self,
+        work: &Mutex<Receiver<Work>>,
+        checked: &Mutex<HashMap<[u8; 32], Checked>>,
+        history: &History,
+        segment_bytes: u64,
+    ) {
+        loop {
+            let next = work.lock().expect("no opener panics").recv();
+            let Ok((digest, image)) = next else { return };
+            let root = place();
+            let found = match image.write(root.path()) {
+                Err(error) => Checked::Broken(format!("the image cannot be written: {error}")),
+                Ok(()) => check_directory(root.path(), history, segment_bytes),
+            };
+            if let (Checked::Broken(_), Some(keep)) = (&found, &self.keep) {
+                let to = keep.join(blake3::Hash::from_bytes(digest).to_hex().as_str());
+                fs::create_dir_all(&to).and_then(|()| image.write(&to)).expect("a place to keep it");
+            }
+            checked.lock().expect("no opener panics").insert(digest, found);
+        }
+    }
 }
 
 /// Words without the numbers and paths of one case.
@@ -203,22 +233,4 @@ fn general(message: &str) -> String {
     let words = message.split(' ').map(|word| if word.starts_with('/') { "<path>" } else { word });
     let text = words.collect::<Vec<_>>().join(" ");
     text.chars().filter(|letter| !letter.is_ascii_digit()).collect()
-}
-
-fn open_images(
-    work: &Mutex<Receiver<Work>>,
-    checked: &Mutex<HashMap<[u8; 32], Checked>>,
-    history: &History,
-    segment_bytes: u64,
-) {
-    loop {
-        let next = work.lock().expect("no opener panics").recv();
-        let Ok((digest, image)) = next else { return };
-        let root = place();
-        let found = match image.write(root.path()) {
-            Err(error) => Checked::Broken(format!("the image cannot be written: {error}")),
-            Ok(()) => check_directory(root.path(), history, segment_bytes),
-        };
-        checked.lock().expect("no opener panics").insert(digest, found);
-    }
 }

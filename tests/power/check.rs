@@ -1,12 +1,17 @@
 //! Opens what a crash left with the real store, and says what was found.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use jeton_log_store::{AppendKind, LogStore as _, OpenError, SledStore};
+use jeton_log_store::{AppendKind, LogStore as _, OpenError, Options, SledStore};
 
 use super::history::History;
 use super::script::{LOG_ID, options};
 use super::trace::Event;
+
+/// How long a lock may be held by a process that is being started, and how often to look.
+const UNLOCK_PATIENCE: Duration = Duration::from_secs(30);
+const UNLOCK_LOOK: Duration = Duration::from_millis(2);
 
 /// What must be there at some point of a trace, and what may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,13 +78,26 @@ pub enum Checked {
 pub fn check_directory(root: &Path, history: &History, segment_bytes: u64) -> Checked {
     let data = root.join("data");
     let options = options(segment_bytes);
-    match SledStore::open(&data, options, LOG_ID) {
+    match open(&data, options) {
         Err(OpenError::Locked { path, .. }) => Checked::Broken(format!("{} is locked", path.display())),
         Err(error) => refused(&data, history, segment_bytes, &error),
         Ok(store) => match go_on(store, &data, history, segment_bytes) {
             Ok((first, commits)) => Checked::Whole { first, commits },
             Err(words) => Checked::Broken(words),
         },
+    }
+}
+
+/// Opens a store. A process that this one is about to start holds its locks until it has become another program.
+fn open(data: &Path, options: Options) -> Result<SledStore, OpenError> {
+    let began = Instant::now();
+    loop {
+        match SledStore::open(data, options, LOG_ID) {
+            Err(OpenError::Locked { .. }) if began.elapsed() < UNLOCK_PATIENCE => {
+                std::thread::sleep(UNLOCK_LOOK)
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -100,7 +118,7 @@ fn go_on(
     history.compare(&mut store)?;
     let head = store.head();
     Box::new(store).close().map_err(|error| format!("no end: {error}"))?;
-    let mut again = SledStore::open(data, options(segment_bytes), LOG_ID);
+    let mut again = open(data, options(segment_bytes));
     let again = again.as_mut().map_err(|error| format!("does not open again: {error}"))?;
     history.compare(again)?;
     if again.head() == head { Ok((first, commits)) } else { Err("what was appended is gone".to_owned()) }

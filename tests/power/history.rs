@@ -1,5 +1,7 @@
 //! What a log is to hold: commits whose sizes and bytes follow from a seed, so that a reader knows them too.
 
+use std::ops::Range;
+
 use jeton_log_store::{LogStore, Position, StoredBatch};
 
 use crate::sim::rng::Rng;
@@ -20,11 +22,28 @@ impl History {
     /// So many commits. Most are small, some have a batch as large as there are, and one in forty is as large as half a
     /// segment of sled's own.
     #[must_use]
-    pub fn new(seed: u64, commits: usize) -> Self {
+    pub fn mixed(seed: u64, commits: usize) -> Self {
+        Self::of(seed, commits, |rng| match rng.below(40) {
+            0 => (rng.within(20..45), 0..BATCH_BYTES_MAX),
+            1..=8 => (rng.within(1..4), 0..BATCH_BYTES_MAX),
+            _ => (rng.within(1..3), 0..1_000),
+        })
+    }
+
+    /// So many commits of some 25 KB each: several pages of a file that no later commit writes to.
+    #[must_use]
+    pub fn large(seed: u64, commits: usize) -> Self {
+        Self::of(seed, commits, |_| (4, 6_000..BATCH_BYTES_MAX))
+    }
+
+    fn of(seed: u64, commits: usize, sizes: impl Fn(&mut Rng) -> (u64, Range<u64>)) -> Self {
         let mut rng = Rng::new(seed);
         let mut end = Position::START;
-        let commits = (0..commits).map(|_| commit(&mut rng, &mut end)).collect();
-        Self { commits }
+        let commit = |_| {
+            let (batches, bytes) = sizes(&mut rng);
+            (0..batches).map(|_| batch(&mut rng, &mut end, bytes.clone())).collect()
+        };
+        Self { commits: (0..commits).map(commit).collect() }
     }
 
     /// A commit, from 0 on.
@@ -92,18 +111,9 @@ impl History {
     }
 }
 
-fn commit(rng: &mut Rng, end: &mut Position) -> Vec<StoredBatch> {
-    let (batches, bytes_max) = match rng.below(40) {
-        0 => (rng.within(20..45), BATCH_BYTES_MAX),
-        1..=8 => (rng.within(1..4), BATCH_BYTES_MAX),
-        _ => (rng.within(1..3), 1_000),
-    };
-    (0..batches).map(|_| batch(rng, end, bytes_max)).collect()
-}
-
-fn batch(rng: &mut Rng, end: &mut Position, bytes_max: u64) -> StoredBatch {
+fn batch(rng: &mut Rng, end: &mut Position, bytes: Range<u64>) -> StoredBatch {
     let (first, count) = (end.sequence + 1, rng.within(1..5));
-    let mut bytes = vec![0; rng.below(bytes_max) as usize];
+    let mut bytes = vec![0; rng.within(bytes) as usize];
     rng.fill(&mut bytes);
     let chain = *blake3::Hasher::new().update(&end.chain).update(&bytes).finalize().as_bytes();
     *end = Position { sequence: first + count - 1, chain };

@@ -25,6 +25,9 @@ struct Arguments {
     /// Only this sync point of it.
     #[arg(long)]
     point: Option<usize>,
+    /// Where the trace and images that break a promise are kept.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// What the store is taken to leave out, to see it found.
     #[arg(long, value_parser = lie)]
     lie: Option<Lie>,
@@ -73,8 +76,8 @@ fn main() -> ExitCode {
     let mut is_broken = false;
     for seed in from..to {
         let began = Instant::now();
-        let campaign =
-            Campaign { seed, commits: arguments.commits, lie: arguments.lie, point: arguments.point };
+        let Arguments { commits, lie, point, ref keep, .. } = arguments;
+        let campaign = Campaign { seed, commits, lie, point, keep: keep.clone() };
         let report = campaign.run(&driver);
         print(seed, &report, began);
         is_broken |= report.broken_count > 0;

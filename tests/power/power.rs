@@ -10,6 +10,7 @@
 //!    |
 //! check.rs    opens that with the real store: nothing acknowledged may be missing, and the log goes on
 //! campaign.rs all of it for every sync point of a seed
+//! faults.rs   calls that fail: what is told, and the same check of what they leave
 //! ```
 //!
 //! The disk is modelled as harshly as POSIX allows: a file's bytes are safe only once its own descriptor was synced, a
@@ -18,6 +19,7 @@
 mod campaign;
 mod check;
 mod disk;
+mod faults;
 mod history;
 mod image;
 mod script;
@@ -27,6 +29,7 @@ mod trace;
 pub use campaign::{Campaign, Lie, Report};
 pub use check::{Bounds, Checked, bounds_at, check_directory, judge};
 pub use disk::Disk;
+pub use faults::{Calls, Outcome, calls, crashes, failures, undisturbed};
 pub use history::History;
 pub use image::{Image, Variant};
 pub use script::{Script, Step, drive};

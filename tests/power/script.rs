@@ -15,6 +15,9 @@ pub(super) const LOG_ID: [u8; 16] = [5; 16];
 /// Steps that may fail before a script is given up.
 const FAILURES_MAX: u32 = 8;
 
+/// The mark of what is not looked at for itself.
+pub(super) const ASIDE: &str = "aside";
+
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -47,9 +50,11 @@ pub struct Script {
     pub seed: u64,
     /// In order.
     pub steps: Vec<Step>,
+    /// Each commit is several pages.
+    pub is_large: bool,
 }
 
-/// sizes of a script's store.
+/// Sizes of a script's store.
 pub(super) fn options(segment_bytes: u64) -> Options {
     Options { segment_bytes, cache_bytes: 4 << 20, space_reserve: 0, space_hard: 0 }
 }
@@ -74,7 +79,7 @@ impl Script {
             }
         }
         steps.push(Step::Close);
-        Self { seed, steps }
+        Self { seed, steps, is_large: false }
     }
 
     /// Each thing that a store does to its files, under a mark of its own.
@@ -91,7 +96,6 @@ impl Script {
             Step::Append,
             Step::Phase("each second"),
             Step::SyncAnchor,
-            Step::Append,
             Step::Phase("end"),
             Step::Close,
             small,
@@ -102,29 +106,35 @@ impl Script {
             Step::Append,
             Step::Phase("trim"),
             Step::TrimTo(1),
+            Step::Phase(ASIDE),
             Step::Append,
             Step::Close,
             Step::LeaveRotation,
             Step::Phase("restart in a rotation"),
             Step::Open,
             Step::Append,
+            Step::Phase(ASIDE),
             Step::Close,
             large,
+            Step::Open, // sled writes a snapshot when it opens
+            Step::Append,
+            Step::Close,
             Step::DamageSnapshot,
             Step::Phase("restart with a damaged snapshot"),
             Step::Open,
             Step::Append,
-            Step::Phase("over"),
+            Step::Phase(ASIDE),
             Step::Append,
             Step::Close,
         ];
-        Self { seed: 1, steps }
+        Self { seed: 1, steps, is_large: true }
     }
 
     /// What it appends at most, and one commit more for whoever goes on behind it.
     #[must_use]
     pub fn history(&self) -> History {
-        History::new(self.seed, self.steps.iter().filter(|step| **step == Step::Append).count() + 1)
+        let commits = self.steps.iter().filter(|step| **step == Step::Append).count() + 1;
+        if self.is_large { History::large(self.seed, commits) } else { History::mixed(self.seed, commits) }
     }
 
     /// The largest segment size in it.
@@ -220,25 +230,30 @@ impl Driver<'_> {
         loop {
             match SledStore::open(&self.data, options(self.segment_bytes), LOG_ID) {
                 Err(error) => self.failed("open", &error.to_string())?,
-                Ok(mut store) => {
-                    self.history.compare(&mut store)?;
-                    let begun = store.begin_writing();
-                    match begun {
-                        Err(error) => {
-                            drop(store);
-                            self.failed("begin", &error.to_string())?;
-                        }
-                        Ok(()) => {
-                            let commits = self.history.commits_until(store.head()).expect("compared above");
-                            self.store = Some(store);
-                            // From here on it is served.
-                            self.mark(&format!("ack-{commits}"));
-                            return Ok(());
-                        }
+                Ok(store) => {
+                    if self.go_live(store)? {
+                        return Ok(());
                     }
                 }
             }
         }
+    }
+
+    /// Reads all of it, as an engine does before it serves it, and makes it ready to be written.
+    fn go_live(&mut self, mut store: SledStore) -> Result<bool, String> {
+        if let Err(words) = self.history.compare(&mut store) {
+            self.failed("open", &words)?;
+            return Ok(false);
+        }
+        if let Err(error) = store.begin_writing() {
+            self.failed("begin", &error.to_string())?;
+            return Ok(false);
+        }
+        let commits = self.history.commits_until(store.head()).expect("it was compared");
+        self.store = Some(store);
+        // From here on it is served.
+        self.mark(&format!("ack-{commits}"));
+        Ok(true)
     }
 
     fn append(&mut self) -> Result<(), String> {

@@ -1,5 +1,9 @@
 //! The shim's trace, read: a list of what happened to the files below a directory. Its format is in `tests/shim/trace.c`.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
 /// How a sync ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncResult {
@@ -76,6 +80,14 @@ impl Trace {
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
+    }
+
+    /// Keeps it in a file.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, to: &Path) -> io::Result<()> {
+        fs::write(to, &self.0)
     }
 
     /// What it says. A last record that was cut by the process's end is left out: the call it would tell of did not end.

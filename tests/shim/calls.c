@@ -26,7 +26,8 @@ static int open_watched(int at, const char *path, int flags, mode_t mode, const 
   if (fd < 0) return fd;
   shim_opened(fd, absolute, is_created, is_cut);
   if (outcome == KEPT) {
-    close(fd);
+    shim_closed(fd);
+    (void)SYSTEM(SYS_close, fd);
     return fault_end();
   }
   return fd;

@@ -1,6 +1,6 @@
 /* One call that fails. SHIM_FAULT is, in this order and separated by bars:
  *
- *   mark     counting begins once this mark was made; empty: at once
+ *   mark     counting begins once this mark was made; empty: at once; an absolute path: once there is such a file
  *   call     create, write, truncate, fsync, fdatasync, range (sync_file_range), mkdir, rmdir, unlink, rename
  *   pattern  of the path below the root, as fnmatch takes it
  *   number   which of these calls, from 1 on; 0: each of them
@@ -11,6 +11,7 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <signal.h>
 #include <stdio.h>
@@ -52,6 +53,7 @@ void fault_mark(const char *made) {
 }
 
 enum outcome fault_of(const char *op, const char *path) {
+  if (is_configured && !is_counting && mark[0] == '/') is_counting = syscall(SYS_faccessat, AT_FDCWD, mark, F_OK) == 0;
   if (!is_counting || strcmp(op, call) != 0 || fnmatch(pattern, path, 0) != 0) return AS_ASKED;
   seen++;
   if (number != 0 && seen != number) return AS_ASKED;

@@ -86,6 +86,7 @@ struct descriptor *shim_descriptor(int fd) {
   if (fd >= DESCRIPTORS_MAX) shim_give_up("too many descriptors", "raise DESCRIPTORS_MAX");
   struct descriptor *found = &descriptors[fd];
   if (found->state == NEVER_SEEN) {
+    if (fd <= 2) return NULL; /* what a process says is nothing that it stores */
     /* Opened by libc itself, inherited or duplicated: nothing may slip past. */
     char link[64], path[PATH_BYTES_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
