@@ -58,11 +58,17 @@ async fn damage_is_refused_by_name_put_right_or_without_effect_and_what_is_refus
     }
 }
 
-/// A stretch of the first segment in which sectors of 512 bytes are zeros.
+/// A batch in the middle of the first segment is gone, with every stale copy that sled has left of it.
 fn hole(image: &Image) -> Vec<Change> {
     let file = image.segments()[0].join("db");
-    let middle = image.files[&file].len() / 2;
-    (middle..middle + 16 * 1_024).step_by(512).map(|at| Change::Zero { file: file.clone(), at }).collect()
+    let bytes = &image.files[&file];
+    let first_of = |at: usize| u64::from_le_bytes(bytes[at + 32..at + 40].try_into().unwrap());
+    let places = bytes.windows(4).enumerate().filter(|(_, four)| four == b"JTNB").map(|(at, _)| at);
+    let mut batches: Vec<(u64, usize)> = places.map(|at| (first_of(at), at)).collect();
+    batches.sort_unstable();
+    let gone = batches[batches.len() / 2].0;
+    let copies = batches.into_iter().filter(|(first, _)| *first == gone);
+    copies.map(|(_, at)| Change::Zero { file: file.clone(), at }).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,8 +43,13 @@ pub enum ServeError {
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// TLS.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
+    #[error("what lies in {path} cannot be used: {cause}; put ca.pem, server/server.pem and the key that belongs to it there", path = path.display())]
+    Tls {
+        /// Where the certificates are.
+        path: PathBuf,
+        /// What is wrong with them.
+        cause: TlsError,
+    },
     /// The machine.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -145,7 +150,8 @@ impl RunningServer {
         // From the server's key: the same after a restart, and nobody else's.
         let reset_key =
             jeton_core::derived_key("jeton 2026-11-24 stateless reset v1", credentials.key.secret_der());
-        let tls = Arc::new(server_config(credentials)?);
+        let unusable = |cause| ServeError::Tls { path: config.data.join("identities"), cause };
+        let tls = Arc::new(server_config(credentials).map_err(unusable)?);
         let sockets = bind_shards(config.listen, cpus.len())?;
         let address = sockets.first().map_or(Ok(config.listen), jeton_net::socket::Socket::local_addr);
         let address = address.map_err(|cause| BindError::Other { address: config.listen, cause })?;
