@@ -57,12 +57,6 @@ fn built(package: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--locked", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    // What the outer cargo says of this package would make the inner one build the dependencies that look at it anew.
-    for (name, _) in std::env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-            build.env_remove(name);
-        }
-    }
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }

@@ -39,7 +39,7 @@ pub fn run(data: &[u8]) {
         Err(message) => {
             let names_it = |word: &&str| message.contains(*word);
             assert!(
-                message.contains("TOML") || SETTINGS.iter().any(|name| names_it(name)),
+                message.contains("TOML") || SETTINGS.iter().any(names_it),
                 "{message:?} names neither a setting nor the place in the file"
             );
         }

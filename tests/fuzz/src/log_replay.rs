@@ -28,7 +28,8 @@ use events::{IDS, token};
 /// When the log begins.
 const START_MS: u64 = 1_700_000_000_000;
 const BATCHES_MAX: usize = 12;
-const SMALL: StateConfig = StateConfig { tokens_initial: 16, tokens_max: 5_000, huge_pages: false };
+const SMALL: StateConfig =
+    StateConfig { tokens_initial: 16, tokens_max: 5_000, segment_records: 8, huge_pages: false };
 const LOG: LogId = LogId([9; 16]);
 
 /// Reads the bytes as batches of events and, if those can be applied, as commands on what they leave.
