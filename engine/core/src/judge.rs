@@ -62,6 +62,12 @@ pub(crate) fn cause_of_death(facts: &Facts<'_>, now: Millis) -> Option<Verdict> 
     is_over.then_some(Verdict::Expired)
 }
 
+/// Whether the token is dead for good: whatever happens, it is not valid again. One that is not durable yet, or whose time
+/// has not come, is not.
+pub(crate) fn is_dead(facts: &Facts<'_>, now: Millis) -> bool {
+    cause_of_death(facts, now).is_some_and(|cause| !matches!(cause, Verdict::NotYetValid | Verdict::Unknown))
+}
+
 /// Whether the holder presented what the token is bound to, if it is bound to something.
 pub(crate) fn is_presented(facts: &Facts<'_>, presented: Option<Binding>) -> bool {
     let bound_to = facts.extra.and_then(|extra| extra.binding).filter(|_| !mutated!(BindingNotAsked));

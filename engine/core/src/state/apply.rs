@@ -14,6 +14,7 @@ use super::{Known, State};
 use crate::claims::Claims;
 use crate::event::{Entry, Fact, ScopedKey, Terms};
 use crate::extra::Extra;
+use crate::judge::is_dead;
 use crate::mutation::mutated;
 use crate::numbers::{Binding, ClaimsNo, ClientNo, IdempotencyKey, Sequence, SubjectNo, TenantNo};
 use crate::registry::{ClaimSet, Subject};
@@ -112,7 +113,9 @@ impl State {
                 self.fold_claims(at, ClaimsNo(*claims), owner, detached)?;
             }
             Fact::TokenIssued { .. } => return self.fold_issued(&entry.event.fact),
-            Fact::TokenRenewed { id, expires_s, .. } => return self.fold_renewed(TokenId(*id), *expires_s),
+            Fact::TokenRenewed { id, expires_s, .. } => {
+                return self.fold_renewed(at, TokenId(*id), *expires_s);
+            }
             Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left)?,
             Fact::TokenRevoked { id } => drop(self.index.mark(id, Bits::REVOKED)),
             Fact::SubjectRevoked { subject } => {
@@ -228,9 +231,16 @@ impl State {
         Ok(Some(Publication::Token(TokenId(*id))))
     }
 
-    fn fold_renewed(&mut self, id: TokenId, expires_s: u32) -> Result<Option<Publication>, ApplyError> {
+    /// A renewal of what is dead gives nothing, as it would if that had been reclaimed already.
+    fn fold_renewed(
+        &mut self,
+        at: At,
+        id: TokenId,
+        expires_s: u32,
+    ) -> Result<Option<Publication>, ApplyError> {
         let Some(known) = self.known(&id) else { return Ok(None) };
-        if known.entry.record.expires_s == expires_s {
+        let is_dead = is_dead(&known.facts(), self.applied.1.max(at.time));
+        if is_dead || known.entry.record.expires_s == expires_s {
             return Ok(None);
         }
         let (subject, tail) = (known.subject(), known.entry.tail);

@@ -5,10 +5,9 @@
 
 use super::{Known, State};
 use crate::event::Recorded;
-use crate::judge::cause_of_death;
+use crate::judge::is_dead;
 use crate::numbers::ClientNo;
 use crate::token::TokenId;
-use crate::verdict::Verdict;
 
 /// A hash under construction; texts go in with their length.
 struct Fields(blake3::Hasher);
@@ -114,9 +113,7 @@ impl State {
         for id in &ids {
             let Some(known) = self.known(id) else { continue };
             // What is decided and not published yet counts: a replay publishes everything.
-            let is_dead = cause_of_death(&known.facts(), self.applied.1)
-                .is_some_and(|cause| !matches!(cause, Verdict::NotYetValid | Verdict::Unknown));
-            if !is_dead {
+            if !is_dead(&known.facts(), self.applied.1) {
                 self.digest_token(fields, id, &known);
             }
         }

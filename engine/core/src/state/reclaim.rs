@@ -12,12 +12,11 @@ use jeton_index::{Entry, State as Bits, Walk};
 
 use super::State;
 use crate::extra::Extra;
-use crate::judge::{Facts, cause_of_death};
+use crate::judge::{Facts, is_dead};
 use crate::mutation::{limit, mutated};
 use crate::numbers::SubjectNo;
 use crate::time::{Millis, Seconds};
 use crate::token::TokenId;
-use crate::verdict::Verdict;
 
 /// How long an expired token is still told by that name to those who inspect it.
 const KEPT_MS: u64 = 60_000;
@@ -142,9 +141,7 @@ impl State {
         let expires = self.pending.renewed_until(&id).unwrap_or(Seconds(entry.record.expires_s));
         let facts = Facts { bits: entry.state, expires, claims, extra: extra.as_ref() };
         let judged_at = if mutated!(ReclaimedAlive) { Millis(now.0 + 1_000) } else { now };
-        let is_dead = cause_of_death(&facts, judged_at)
-            .is_some_and(|cause| !matches!(cause, Verdict::NotYetValid | Verdict::Unknown));
-        if !is_dead {
+        if !is_dead(&facts, judged_at) {
             return;
         }
         let family = extra.and_then(|extra| extra.family);

@@ -1,6 +1,8 @@
 //! Events out of any bytes, in a small universe, so that they meet: mostly numbers that are next or known, sometimes
 //! any.
 
+use std::collections::BTreeSet;
+
 use arbitrary::{Arbitrary as _, Result, Unstructured};
 use jeton_core::batch::{BATCH_BYTES_MAX, fitting};
 use jeton_core::claims::{Claims, Grant};
@@ -26,6 +28,7 @@ pub(super) struct Maker {
     clients: u32,
     subjects: u32,
     claims: u32,
+    issued: BTreeSet<[u8; 16]>,
 }
 
 /// A time after `time`, mostly.
@@ -128,6 +131,7 @@ impl Maker {
         for _ in 0..count {
             let actor = known(self.clients, input)?;
             let (fact, detached) = self.fact(input)?;
+            let fact = self.no_id_twice(fact);
             entries.push(Entry { event: Event { actor, fact }, detached });
         }
         assert_eq!(
@@ -136,6 +140,14 @@ impl Maker {
             "{EVENTS_MAX} small events are below {BATCH_BYTES_MAX} bytes"
         );
         Ok(entries)
+    }
+
+    /// Ids are random: no log issues one twice, and a state that has reclaimed a dead token knows nothing of it any more.
+    fn no_id_twice(&mut self, fact: Fact) -> Fact {
+        match fact {
+            Fact::TokenIssued { id, .. } if !self.issued.insert(id) => Fact::TokenRevoked { id },
+            other => other,
+        }
     }
 
     fn fact(&mut self, input: &mut Unstructured<'_>) -> Result<(Fact, Option<Detached>)> {
