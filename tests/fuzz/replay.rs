@@ -12,7 +12,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 /// Mutations that each target gets.
-const CASES: u32 = 1_500;
+const CASES: u32 = 5_000;
 /// Places in which a mutation changes an input.
 const EDITS_MAX: usize = 6;
 /// The longest input that is tried.

@@ -1,7 +1,7 @@
 //! Sequences of everything that can happen to a session: bytes of several streams in pieces, answers of the doors in
 //! any order, streams given up and sent on, clocks, full queues, rights that change.
 //!
-//! A model ([`model::Model`]) that keeps every byte and every request says what each step must bring.
+//! A model that keeps every byte and every request says what each step must bring.
 
 mod doors;
 mod model;
