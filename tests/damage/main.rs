@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use jeton_tests::damage::{Image, Workbench, all, gate, judge, repair};
+use jeton_tests::damage::{Image, Repaired, Workbench, all, gate, judge, repair};
 
 /// Makes one change after another to a copy of a data directory and sees what `jeton log verify` says.
 #[derive(Debug, Parser)]
@@ -54,15 +54,21 @@ async fn main() -> ExitCode {
     let limit = Duration::from_secs(arguments.minutes * 60);
     let began = Instant::now();
     let mut report = judge(&image, &foreign, &changes, || began.elapsed() >= limit);
-    for change in report.refused.iter().step_by(arguments.repair_step.max(1)) {
-        if arguments.repair_step == 0 {
-            break;
-        }
-        if let Err(failure) = repair(&Workbench::new(&image, &foreign), change) {
-            report.failures.push(format!("repair after {change}: {}", failure.0));
+    let chosen = match arguments.repair_step {
+        0 => Vec::new(),
+        step => report.refused.iter().step_by(step).cloned().collect(),
+    };
+    let (mut all, mut some, mut nothing) = (0, 0, 0);
+    for change in chosen {
+        match repair(&Workbench::new(&image, &foreign), &change) {
+            Ok(Repaired::Kept(events)) if events == image.events => all += 1,
+            Ok(Repaired::Kept(_)) => some += 1,
+            Ok(Repaired::Nothing) => nothing += 1,
+            Err(failure) => report.failures.push(format!("repair after {change}: {}", failure.0)),
         }
     }
     println!("{report}");
+    println!("repaired: {all} kept everything, {some} a part, {nothing} had nothing left");
     let seconds = began.elapsed().as_secs_f64();
     println!("{} of {} changes, seed {}, {seconds:.0} s", report.changes(), changes.len(), arguments.seed);
     if report.failures.is_empty() {

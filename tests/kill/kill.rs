@@ -10,13 +10,14 @@ mod load;
 use std::path::Path;
 use std::time::Duration;
 
+use jeton_client::{Client, Config, Identity};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use ledger::{Ledger, Target, Told, Write};
 
 use crate::sim::rng::Rng;
-use crate::{Server, run, work_dir};
+use crate::{PATIENCE, Server, run, work_dir};
 use load::Worker;
 
 const WORKERS: usize = 4;
@@ -89,6 +90,7 @@ pub async fn kill(plan: Plan) -> Result<Report, String> {
             ));
         }
         round += rounds;
+        println!("{round} rounds: {report:?}");
     }
     Ok(report)
 }
@@ -106,9 +108,9 @@ async fn one_log(seed: u64, first: u64, rounds: u64, dir: &Path, report: &mut Re
             verify(dir, report)?;
         }
     }
-    let server = Server::start_as(dir, &FLAGS, &ENVIRONMENT);
+    let server = start(dir)?;
     for worker in &mut workers {
-        let client = server.client_as(&worker.identity()).await;
+        let client = connect(&server, worker).await?;
         worker.recover(&client).await?;
         report.writes += worker.ledger.writes;
         report.cut_off += worker.ledger.cut_off;
@@ -123,8 +125,20 @@ async fn one_log(seed: u64, first: u64, rounds: u64, dir: &Path, report: &mut Re
     Ok(())
 }
 
+fn start(dir: &Path) -> Result<Server, String> {
+    Server::try_start(dir, &ENVIRONMENT).map_err(|failure| format!("a start failed: {failure:?}"))
+}
+
+/// A client that is as patient as the machine is slow: no answer is only an answer once a kill says so.
+async fn connect(server: &Server, worker: &Worker) -> Result<Client, String> {
+    let identity = Identity::from_dir(server.data.join("identities").join(worker.identity()));
+    let identity = identity.map_err(|error| error.to_string())?;
+    let config = Config { deadline: PATIENCE, ..Config::new(server.address, identity) };
+    Client::connect(config).await.map_err(|error| format!("client {}: {error}", worker.number))
+}
+
 fn create_identities(dir: &Path, workers: &[Worker]) -> Result<(), String> {
-    let server = Server::start_as(dir, &FLAGS, &ENVIRONMENT);
+    let server = start(dir)?;
     for worker in workers {
         let rights = "issue,validate,revoke,inspect";
         let created = run(dir, &["identity", "create", &worker.identity(), "--rights", rights], "");
@@ -154,10 +168,10 @@ async fn one_round(
         Server::start_and_kill(dir, &FLAGS, &ENVIRONMENT, after);
         report.kills_in_start += 1;
     }
-    let server = Server::start_as(dir, &FLAGS, &ENVIRONMENT);
+    let server = start(dir)?;
     let mut clients = Vec::new();
     for worker in &mut workers {
-        let client = server.client_as(&worker.identity()).await;
+        let client = connect(&server, worker).await?;
         worker.recover(&client).await.map_err(|what| format!("client {}: {what}", worker.number))?;
         clients.push(client);
     }

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 
 use jeton_client::{Claims, Client, Config, Grant, Identity, IssueTokens, Name};
 
-/// How long a server may take to start or stop.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server may take to start, to stop or to answer: on a machine that does much else at a time.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The `jeton` binary of this build.
