@@ -338,10 +338,11 @@ impl Drop for Segment {
     fn drop(&mut self) {
         // sled syncs once more when it is dropped, and panics if that fails. All that matters was synced by then.
         let db = self.db.take();
-        if let Err(error) = guarded(|| {
+        let closed = guarded(|| {
             drop(db);
             Ok(())
-        }) {
+        });
+        if let Err(error) = closed {
             tracing::warn!(segment = %self.path.display(), %error, "sled did not close in order");
         }
     }
