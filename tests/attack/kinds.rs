@@ -120,7 +120,7 @@ impl Kind {
         let mut random = Rng::new(11);
         let mut sources = Sources::new(target.address, force.width)?;
         let is_handshake = matches!(self, Self::HalfOpen | Self::SpoofedInitials);
-        let count = if is_handshake { (force.per_s as usize * 4).min(16_384) } else { 4_096 };
+        let count = if is_handshake { (force.per_s as usize * 4).min(4_096) } else { 4_096 };
         let ammunition = match self {
             Self::Garbage => (0..count).map(|_| garbage(&mut random)).collect(),
             Self::Versions => (0..count).map(|_| unknown_version(&mut random)).collect(),

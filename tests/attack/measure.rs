@@ -12,15 +12,20 @@ use jeton_tests::attack::witness::{Seen, Witness};
 use serde_json::{Value, json};
 
 /// An attacker gathers for so long before the witness counts.
-const GATHER: Duration = Duration::from_secs(1);
+const GATHER: Duration = Duration::from_secs(2);
 /// Handshakes and what else an attack leaves behind are gone after so long.
 const SETTLE: Duration = Duration::from_secs(4);
 
 /// Server and witness go before whatever else the machine does: on a shared machine the 99th percentile would be that of
-/// its other users.
-const PRIORITY: i32 = -10;
-/// The attacker is an ordinary process.
-const ATTACKER_BEHIND: &str = "10";
+/// its other users, and on the witness's core that of the attacker's own hunger for it. With a real-time priority they do
+/// altogether; where the server's threads have to share their core among themselves, which that would keep them from, they
+/// have a high ordinary one.
+const REAL_TIME: &str = "10";
+const NICE: i32 = -10;
+/// The attacker is an ordinary process before other users' as well, and behind the witness: what it adds to what it is
+/// started with, an ordinary 0 or [`NICE`].
+const ATTACKER_BESIDE_REAL_TIME: &str = "-10";
+const ATTACKER_BESIDE_NICE: &str = "5";
 
 /// Flags of `measure`.
 #[derive(Debug, clap::Args)]
@@ -55,13 +60,17 @@ impl Drop for Pinned {
 }
 
 /// Starts a server on core 0.
-pub(crate) fn start(binary: Option<&Path>) -> anyhow::Result<(Pinned, Target)> {
+pub(crate) fn start(binary: Option<&Path>, is_real_time: bool) -> anyhow::Result<(Pinned, Target)> {
     let beside = std::env::current_exe()?.with_file_name("jeton");
     let binary = binary.unwrap_or(&beside);
     let data = tempfile::tempdir()?;
     let log = std::fs::File::create(data.path().join("server.log"))?;
-    let process = Command::new("taskset")
-        .args(["-c", "0"])
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]);
+    if is_real_time {
+        command.args(["chrt", "--fifo", REAL_TIME]);
+    }
+    let process = command
         .arg(binary)
         .args(["serve", "--listen", "127.0.0.1:0", "--cores", "1", "--tokens-initial", "1000000", "--data"])
         .arg(data.path())
@@ -82,17 +91,26 @@ pub(crate) fn start(binary: Option<&Path>) -> anyhow::Result<(Pinned, Target)> {
 }
 
 /// Keeps this thread, and what it starts, on core 1 and before whatever else the machine does.
-pub(crate) fn stay_on_core_1() -> anyhow::Result<()> {
-    rustix::process::setpriority_process(None, PRIORITY).context("a priority above others' needs root")?;
+pub(crate) fn stay_on_core_1(is_real_time: bool) -> anyhow::Result<()> {
+    rustix::process::setpriority_process(None, NICE).context("a priority above others' needs root")?;
+    if is_real_time {
+        let own = std::process::id().to_string();
+        let given =
+            Command::new("chrt").args(["--reset-on-fork", "--fifo", "--pid", REAL_TIME, &own]).status();
+        if !given.context("chrt, of util-linux")?.success() {
+            bail!("a real-time priority needs root");
+        }
+    }
     let mut set = rustix::thread::CpuSet::new();
     set.set(1);
     rustix::thread::sched_setaffinity(None, &set).context("core 1")
 }
 
-fn attacker(kind: Kind, data: &Path, time: Duration) -> anyhow::Result<Child> {
+fn attacker(kind: Kind, data: &Path, time: Duration, is_real_time: bool) -> anyhow::Result<Child> {
+    let nice = if is_real_time { ATTACKER_BESIDE_REAL_TIME } else { ATTACKER_BESIDE_NICE };
     let name = kind.to_possible_value().context("a name")?;
     Ok(Command::new("nice")
-        .args(["-n", ATTACKER_BEHIND])
+        .args(["-n", nice])
         .arg(std::env::current_exe()?)
         .args(["run", name.get_name(), "--for", &time.as_secs_f64().to_string(), "--data"])
         .arg(data)
@@ -141,7 +159,7 @@ async fn alternate(config: &Measure, target: &Target, kind: Kind) -> anyhow::Res
     for _ in 0..config.alternations {
         let seen = watch(&witness, phase, config.revokes).await;
         quiet.push(seen.latency_us);
-        let child = attacker(kind, &target.data, phase + 2 * GATHER)?;
+        let child = attacker(kind, &target.data, phase + GATHER + GATHER / 2, !config.revokes)?;
         tokio::time::sleep(GATHER).await;
         let (cpu_before, began) = (taken(target.pid()).0, Instant::now());
         let seen = watch(&witness, phase, config.revokes).await;
@@ -178,9 +196,10 @@ async fn alternate(config: &Measure, target: &Target, kind: Kind) -> anyhow::Res
 pub(crate) fn measure(config: &Measure) -> anyhow::Result<Value> {
     let kinds = if config.kinds.is_empty() { Kind::value_variants() } else { &config.kinds };
     let mut all = Vec::new();
-    stay_on_core_1()?;
+    let is_real_time = !config.revokes;
+    stay_on_core_1(is_real_time)?;
     for kind in kinds {
-        let (_server, target) = start(config.server.as_deref())?;
+        let (_server, target) = start(config.server.as_deref(), is_real_time)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let figures = runtime.block_on(alternate(config, &target, *kind))?;
         eprintln!("{figures}");

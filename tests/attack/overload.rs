@@ -199,8 +199,8 @@ async fn step(
 
 /// Finds the capacity and offers multiples of it.
 pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
-    stay_on_core_1()?;
-    let (server, target) = start(config.server.as_deref())?;
+    stay_on_core_1(false)?;
+    let (server, target) = start(config.server.as_deref(), false)?;
     let quota = Quota::new(config.quota, target.pid().context("a process")?)?;
     let capacities = (0..3).map(|_| Ok(number(&load(config, &target, None)?, "requests_per_s")));
     let capacity = median(capacities.collect::<anyhow::Result<_>>()?);

@@ -142,7 +142,7 @@ pub fn undisturbed(driver: &Path) -> Recorded {
     record(command, None)
 }
 
-/// What comes of each of these calls, up to [`EACH_MAX`], if the process dies of it, before or after it was done: the
+/// What comes of each of these calls, up to `EACH_MAX`, if the process dies of it, before or after it was done: the
 /// different outcomes, in order. To die of a call is to stop in the middle of the undisturbed trace.
 #[must_use]
 pub fn crashes(undisturbed: &Trace, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
