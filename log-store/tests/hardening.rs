@@ -289,6 +289,13 @@ fn a_segment_that_the_anchor_reaches_is_never_taken_for_a_leftover() {
     }
 }
 
+/// Of another version of sled, and whole: not ours to replace.
+fn another_conf() -> Vec<u8> {
+    let mut other = b"segment_size: 524288\nuse_compression: false\nversion: 0.99\n".to_vec();
+    other.extend_from_slice(&crc32fast::hash(&other).to_le_bytes());
+    other
+}
+
 #[test]
 fn a_damaged_conf_is_put_right_and_kept_and_one_that_is_whole_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -314,10 +321,7 @@ fn a_damaged_conf_is_put_right_and_kept_and_one_that_is_whole_is_left_alone() {
     assert_eq!(fs::read(segment(dir.path()).join("conf.damaged")).unwrap(), flipped(3));
     fs::remove_file(&conf).unwrap();
     assert_eq!(read_through(dir.path()), Ok(12));
-    // Of another version of sled, and whole: not ours to replace.
-    let mut other = b"segment_size: 524288\nuse_compression: false\nversion: 0.99\n".to_vec();
-    other.extend_from_slice(&crc32fast::hash(&other).to_le_bytes());
-    fs::write(&conf, other).unwrap();
+    fs::write(&conf, another_conf()).unwrap();
     assert!(read_through(dir.path()).unwrap_err().contains("0.99"));
 }
 
@@ -372,7 +376,7 @@ fn a_log_whose_last_segment_does_not_open_can_still_be_read_for_repair_before_it
     fill(&mut store, 3);
     drop(store);
     let last = dir.path().join("log").join(format!("{:020}", 7));
-    fs::write(last.join("conf"), half_a_conf(dir.path())).unwrap();
+    fs::write(last.join("conf"), another_conf()).unwrap();
     let mut store = SledStore::open_for_repair(dir.path(), OPTIONS).unwrap();
     assert_eq!(store.first(), 1);
     assert_eq!(store.read_from(1, 1 << 20).unwrap().last().unwrap().last, 3);
