@@ -13,7 +13,7 @@ use crossbeam_queue::ArrayQueue;
 use jeton_core::numbers::Sequence;
 use jeton_wire::WireError;
 use jeton_wire::doors::{DoorReply, Submit, Ticket, Validate};
-use jeton_wire::{CloseCode, Session, WRITES_IN_FLIGHT_MAX};
+use jeton_wire::{CloseCode, Refusing, Session, WRITES_IN_FLIGHT_MAX};
 
 pub use counters::{CounterValues, ShardCounters};
 pub use shares::WRITES_PER_IDENTITY_MAX;
@@ -216,7 +216,7 @@ impl<D: Validate + Submit> Server<D> {
         self.out.clear();
         // One read brings no more writes than a session may have under way.
         let is_full = self.tickets.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX;
-        client.session.refuse_writes(is_full || client.share().is_used_up());
+        client.session.set_refusing(if is_full { Refusing::All } else { client.share().refusing() });
         let handled = client.session.handle_data(
             stream,
             data,

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use jeton_wire::WRITES_IN_FLIGHT_MAX;
+use jeton_wire::{Refusing, WRITES_IN_FLIGHT_MAX};
 
 /// Writes and log reads of one identity under way on a shard: an eighth of the sequencer's queue.
 pub const WRITES_PER_IDENTITY_MAX: usize = 2 * WRITES_IN_FLIGHT_MAX;
+/// And so many revokes and withdrawals on top of that: a service that runs wild can still take back what it gave.
+const TAKING_PER_IDENTITY_MAX: usize = WRITES_PER_IDENTITY_MAX / 8;
 
 /// What one identity has.
 #[derive(Debug)]
@@ -26,9 +28,13 @@ pub(super) struct Shares {
 }
 
 impl Share {
-    /// Whether another read, of as many writes as a connection may have under way, could take more than one may have.
-    pub(super) fn is_used_up(&self) -> bool {
-        self.under_way.get() >= WRITES_PER_IDENTITY_MAX
+    /// What its connections refuse for now. Looked at once for each read of a stream, whose writes come on top.
+    pub(super) fn refusing(&self) -> Refusing {
+        match self.under_way.get() {
+            under_way if under_way >= WRITES_PER_IDENTITY_MAX + TAKING_PER_IDENTITY_MAX => Refusing::All,
+            under_way if under_way >= WRITES_PER_IDENTITY_MAX => Refusing::AllButTaking,
+            _ => Refusing::Nothing,
+        }
     }
 
     /// Notes a write that was handed on.
@@ -99,9 +105,9 @@ mod tests {
         (0..WRITES_PER_IDENTITY_MAX).for_each(|_| share.take_on());
         shares.leave(&share);
         let again = shares.join("a").unwrap();
-        assert!(again.is_used_up());
+        assert_eq!(again.refusing(), Refusing::AllButTaking, "it can still revoke");
         shares.settle(&share);
-        assert!(!again.is_used_up());
+        assert_eq!(again.refusing(), Refusing::Nothing);
         (1..WRITES_PER_IDENTITY_MAX).for_each(|_| shares.settle(&share));
         shares.leave(&again);
         assert!(shares.of.is_empty(), "nothing is kept of whom nothing is known any more");

@@ -13,7 +13,7 @@ pub mod response;
 mod session;
 
 pub use error::{CloseCode, WireError};
-pub use session::{Session, Tally, WRITES_IN_FLIGHT_MAX};
+pub use session::{Refusing, Session, Tally, WRITES_IN_FLIGHT_MAX};
 
 /// The ALPN protocol name (RFC 7301).
 pub const ALPN: &[u8] = b"jeton/1";

@@ -50,6 +50,18 @@ pub struct Tally {
     pub not_allowed: u64,
 }
 
+/// What a session answers `Busy` for the time being: its shard or its identity has as much under way as it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusing {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Writes and log reads, but for what takes something from somebody.
+    AllButTaking,
+    /// Writes and log reads.
+    All,
+}
+
 /// A request on its way through a door.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -94,7 +106,7 @@ pub struct Session {
     delayed_bytes: usize,
     answers: Vec<Answer>,
     tally: Tally,
-    refuses_writes: bool,
+    refusing: Refusing,
 }
 
 impl Session {
@@ -111,13 +123,13 @@ impl Session {
             delayed_bytes: 0,
             answers: Vec::new(),
             tally: Tally::default(),
-            refuses_writes: false,
+            refusing: Refusing::Nothing,
         }
     }
 
-    /// Whether writes and log reads are answered `Busy` for now: the shard has as many under way as it may.
-    pub fn refuse_writes(&mut self, refuses: bool) {
-        self.refuses_writes = refuses;
+    /// What is answered `Busy` from now on.
+    pub fn set_refusing(&mut self, refusing: Refusing) {
+        self.refusing = refusing;
     }
 
     /// What was done since this was asked last.

@@ -5,7 +5,7 @@ use jeton_core::command::Submission;
 use jeton_core::rights::{Caller, Rights};
 use jeton_core::verdict::Verdict;
 
-use super::{OWED_BYTES_MAX, Session, WRITES_IN_FLIGHT_MAX, Waiting};
+use super::{OWED_BYTES_MAX, Refusing, Session, WRITES_IN_FLIGHT_MAX, Waiting};
 use crate::VERSION;
 use crate::doors::{QueueFull, Submit, Ticket, Validate};
 use crate::error::WireError;
@@ -79,9 +79,10 @@ impl Session {
                     self.refuse(from.request, out);
                     return;
                 }
+                let least = if command.takes() { Refusing::All } else { Refusing::AllButTaking };
                 let submission = Submission { actor: caller.client, key, command };
                 self.tally.writes += 1;
-                self.hand_over(from, next_ticket, out, |ticket| doors.submit(ticket, submission));
+                self.hand_over(from, least, next_ticket, out, |ticket| doors.submit(ticket, submission));
                 return;
             }
             Request::ReadLog { from: sequence, bytes_max } => {
@@ -89,7 +90,8 @@ impl Session {
                     self.refuse(from.request, out);
                     return;
                 }
-                self.hand_over(from, next_ticket, out, |ticket| doors.read_log(ticket, sequence, bytes_max));
+                let read = |ticket| doors.read_log(ticket, sequence, bytes_max);
+                self.hand_over(from, Refusing::AllButTaking, next_ticket, out, read);
                 return;
             }
             Request::Hello(_) => {
@@ -114,15 +116,17 @@ impl Session {
         Response::NotAllowed.encode(request, out);
     }
 
+    /// Hands a request to a door, unless as much as `least` is being refused.
     fn hand_over(
         &mut self,
         from: Waiting,
+        least: Refusing,
         next_ticket: &mut Ticket,
         out: &mut Vec<u8>,
         submit: impl FnOnce(Ticket) -> Result<(), QueueFull>,
     ) {
         let ticket = *next_ticket;
-        let is_full = self.refuses_writes
+        let is_full = self.refusing >= least
             || self.waiting.len() >= WRITES_IN_FLIGHT_MAX
             || (self.owed_bytes > 0 && self.owed_bytes + from.owed_bytes > OWED_BYTES_MAX);
         if is_full || submit(ticket).is_err() {

@@ -266,6 +266,23 @@ fn writes_are_answered_by_ticket_in_whatever_order() {
 }
 
 #[test]
+fn who_has_as_much_under_way_as_he_may_can_still_revoke() {
+    let mut bench = Bench::greeted(Doors::default());
+    let read = Request::ReadLog { from: Sequence(1), bytes_max: 100 };
+    let mut taken = |refusing| {
+        bench.session.set_refusing(refusing);
+        let mut frames = Vec::new();
+        revoke().encode(3, &mut frames);
+        read.encode(4, &mut frames);
+        bench.give(&frames).unwrap();
+        (bench.doors.submitted.take().len(), bench.doors.reads.take().len())
+    };
+    assert_eq!(taken(Refusing::Nothing), (1, 1));
+    assert_eq!(taken(Refusing::AllButTaking), (1, 0));
+    assert_eq!(taken(Refusing::All), (0, 0));
+}
+
+#[test]
 fn a_full_door_is_busy_and_nothing_is_taken() {
     let mut bench = Bench::greeted(Doors::default());
     bench.doors.is_full.set(true);
