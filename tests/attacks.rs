@@ -16,7 +16,7 @@ use jeton_tests::attack::readers::ask_and_take;
 use jeton_tests::attack::rig::{Papers, Stop, Target, Wish, close_code, closed};
 use jeton_tests::attack::streams::{TREATMENTS, waste};
 use jeton_tests::attack::witness::{Seen, Witness};
-use jeton_tests::attack::writes::{Answers, Write, flood};
+use jeton_tests::attack::writes::{Answers, Write, flood, writer};
 use jeton_tests::sim::rng::Rng;
 use jeton_tests::{PATIENCE, Server, issue_for, jeton_load, name, run};
 use jeton_wire::request::{Request, encode_validate};
@@ -446,7 +446,7 @@ async fn every_request_of_an_overload_is_answered_or_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn revokes_get_through_while_another_client_fills_the_queue() {
     let scene = scene();
-    let flooder = scene.target.papers_of("admin").unwrap();
+    let flooder = writer(&scene.target).await.unwrap();
     for write in [Write::Issue, Write::Revoke] {
         let witness = Witness::new(&scene.target).await.unwrap();
         let (stop, answers) = (Stop::default(), std::sync::Arc::new(Answers::default()));

@@ -12,7 +12,7 @@ use super::migration::wander;
 use super::readers::ask_and_take;
 use super::rig::{Papers, Stop, Target};
 use super::streams::{TREATMENTS, waste};
-use super::writes::{Answers, Write, flood};
+use super::writes::{Answers, Write, flood, writer};
 use super::{certificates, connections};
 use crate::sim::rng::Rng;
 
@@ -109,9 +109,9 @@ impl Kind {
             Self::UnknownTokens => ask_for_unknown(target, &admin, force, stop).await,
             Self::Streams => waste_streams(target, &admin, force, stop).await,
             Self::SlowReaders => read_slowly(target, &admin, force, stop).await,
-            Self::IssueFlood => write(target, &admin, Write::Issue, force, stop).await,
-            Self::RevokeFlood => write(target, &admin, Write::Revoke, force, stop).await,
-            Self::KeyFlood => write(target, &admin, Write::KeyedIssue, force, stop).await,
+            Self::IssueFlood => write(target, Write::Issue, force, stop).await,
+            Self::RevokeFlood => write(target, Write::Revoke, force, stop).await,
+            Self::KeyFlood => write(target, Write::KeyedIssue, force, stop).await,
         }
     }
 
@@ -338,19 +338,14 @@ async fn read_slowly(target: &Target, admin: &Papers, force: Force, stop: &Stop)
     Ok(json!({ "readers": force.width, "closed_by_the_server": closed }))
 }
 
-async fn write(
-    target: &Target,
-    admin: &Papers,
-    what: Write,
-    force: Force,
-    stop: &Stop,
-) -> anyhow::Result<Value> {
+async fn write(target: &Target, what: Write, force: Force, stop: &Stop) -> anyhow::Result<Value> {
+    let papers = writer(target).await?;
     let answers = std::sync::Arc::new(Answers::default());
     let mut writers = JoinSet::new();
     for seed in 0..force.width as u64 {
-        let (target, admin, stop) = (target.clone(), admin.clone(), stop.clone());
+        let (target, papers, stop) = (target.clone(), papers.clone(), stop.clone());
         let answers = std::sync::Arc::clone(&answers);
-        writers.spawn(async move { flood(&target, &admin, what, seed + 1, &answers, &stop).await });
+        writers.spawn(async move { flood(&target, &papers, what, seed + 1, &answers, &stop).await });
     }
     writers.join_all().await.into_iter().collect::<anyhow::Result<Vec<()>>>()?;
     Ok(json!({

@@ -17,8 +17,8 @@ use super::measure::{median, start, stay_on_core_1};
 
 /// What is offered, as multiples of what the server can do.
 const MULTIPLES: [f64; 7] = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
-/// The quota's period: as short as the kernel takes, so that the pauses are.
-const PERIOD_US: u64 = 2_000;
+/// What the server gets in each period, as little as the kernel gives: then the periods, and the pauses, are short.
+const QUOTA_US: u64 = 1_000;
 /// Where the kernel's controller of CPU time is, version 1 and version 2.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"];
 
@@ -53,16 +53,16 @@ struct Quota(PathBuf);
 impl Quota {
     fn new(percent: u64, pid: u32) -> anyhow::Result<Self> {
         let name = format!("jeton-overload-{}", std::process::id());
-        let quota_us = PERIOD_US * percent / 100;
+        let period_us = QUOTA_US * 100 / percent;
         let is_v1 = Path::new(CGROUPS[0]).join("cpu.cfs_quota_us").exists();
         let dir = Path::new(if is_v1 { CGROUPS[0] } else { CGROUPS[1] }).join(name);
         std::fs::create_dir(&dir).with_context(|| format!("{}: a CPU quota needs root", dir.display()))?;
         let quota = Self(dir);
         if is_v1 {
-            quota.write("cpu.cfs_period_us", PERIOD_US)?;
-            quota.write("cpu.cfs_quota_us", quota_us)?;
+            quota.write("cpu.cfs_period_us", period_us)?;
+            quota.write("cpu.cfs_quota_us", QUOTA_US)?;
         } else {
-            quota.write("cpu.max", format!("{quota_us} {PERIOD_US}"))?;
+            quota.write("cpu.max", format!("{QUOTA_US} {period_us}"))?;
         }
         quota.write("cgroup.procs", pid)?;
         Ok(quota)
@@ -223,7 +223,7 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     Ok(json!({
         "kind": config.kind, "batch": config.batch, "connections": config.connections,
         "in_flight_each": config.in_flight, "server_percent_of_a_core": config.quota,
-        "quota_period_us": PERIOD_US, "capacity_per_s": capacity, "peak_goodput_per_s": peak,
+        "quota_us": QUOTA_US, "capacity_per_s": capacity, "peak_goodput_per_s": peak,
         "goodput_at_2x_of_peak": at_twice / peak, "steps": steps,
     }))
 }

@@ -1,7 +1,7 @@
 //! Clients that write as fast as they can, to fill what all clients share: the sequencer's queue, and the memory of
 //! idempotency keys.
 
-use jeton_client::IssueTokens;
+use jeton_client::{Client, Config, Identity, IssueTokens, Rights};
 use jeton_core::command::{Command, RevokeTarget};
 use jeton_core::numbers::IdempotencyKey;
 use jeton_core::outcome::{Rejection, Reply};
@@ -11,9 +11,9 @@ use jeton_wire::request::Request;
 use jeton_wire::response::Response;
 use quinn::RecvStream;
 
-use super::rig::{Count, Papers, Stop, Target};
-use crate::issue_for;
+use super::rig::{Count, Papers, Stop, Target, Wish};
 use crate::sim::rng::Rng;
+use crate::{issue_for, name};
 
 /// Commands in one write to the stream.
 const BURST: u64 = 64;
@@ -27,6 +27,20 @@ pub enum Write {
     KeyedIssue,
     /// Revokes of tokens that nobody issued.
     Revoke,
+}
+
+/// A client of its own that may issue and revoke.
+///
+/// # Errors
+/// If the administrator is not there to say so.
+pub async fn writer(target: &Target) -> anyhow::Result<Papers> {
+    const WRITER: &str = "jeton:client:writer";
+    let identity = Identity::from_dir(target.data.join("identities/admin"))?;
+    let admin = Client::connect(Config::new(target.address, identity)).await?;
+    let rights = Rights::ISSUE.with(Rights::REVOKE);
+    admin.grant_rights(name(WRITER), name("default"), rights).await?;
+    admin.close().await;
+    target.sign(&Wish::good(WRITER))
 }
 
 /// What came of it.
