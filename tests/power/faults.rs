@@ -15,7 +15,8 @@ use super::shim::{Fault, Recorded, place, record};
 use super::trace::{Event, Trace};
 use crate::sim::rng::Rng;
 
-/// Of the same calls on files of the same kind under the same mark, so many are made to fail, each for itself.
+/// Of the same calls on files of the same kind, so many are made to fail, each for itself, under the mark where they come
+/// first; one under later marks, and of copies.
 const EACH_MAX: u32 = 2;
 
 /// Calls of one kind, on files of one kind, under one mark.
@@ -29,6 +30,8 @@ pub struct Calls {
     pub path: String,
     /// How many there are.
     pub count: u32,
+    /// How many of them, from the first on, are made to fail.
+    pub tried: u32,
 }
 
 /// What came of one call that failed.
@@ -126,11 +129,16 @@ fn kinds<'e>(events: &'e [Event<'_>]) -> impl Iterator<Item = (usize, Kind)> + '
 pub fn calls(trace: &Trace) -> Vec<Calls> {
     let mut all: Vec<Calls> = Vec::new();
     for (_, kind) in kinds(&trace.events()) {
-        match all.iter_mut().find(|calls| calls.kind() == kind) {
-            Some(calls) => calls.count += 1,
-            None => all.push(Calls { phase: kind.0, call: kind.1, path: kind.2, count: 1 }),
+        if let Some(calls) = all.iter_mut().find(|calls| calls.kind() == kind) {
+            calls.count += 1;
+            continue;
         }
+        let (phase, call, path) = kind;
+        let is_known =
+            path.ends_with('*') || all.iter().any(|calls| calls.call == call && calls.path == path);
+        all.push(Calls { phase, call, path, count: 1, tried: if is_known { 1 } else { EACH_MAX } });
     }
+    all.iter_mut().for_each(|calls| calls.tried = calls.tried.min(calls.count));
     all
 }
 
@@ -142,7 +150,7 @@ pub fn undisturbed(driver: &Path) -> Recorded {
     record(command, None)
 }
 
-/// What comes of each of these calls, up to `EACH_MAX`, if the process dies of it, before or after it was done: the
+/// What comes of each of these calls, as many as are tried, if the process dies of it, before or after it was done: the
 /// different outcomes, in order. To die of a call is to stop in the middle of the undisturbed trace.
 #[must_use]
 pub fn crashes(undisturbed: &Trace, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
@@ -151,7 +159,7 @@ pub fn crashes(undisturbed: &Trace, calls: &Calls, is_kept: bool) -> Vec<Outcome
         .filter(|(_, kind)| *kind == calls.kind())
         .map(|(at, _)| at + usize::from(is_kept))
         .collect();
-    ends.truncate(EACH_MAX as usize);
+    ends.truncate(calls.tried as usize);
     different(ends.into_iter().map(|end| match images(&events[..end]) {
         Ok(found) => Outcome::Crash(found),
         Err(words) => Outcome::Broken(words),
@@ -162,7 +170,7 @@ pub fn crashes(undisturbed: &Trace, calls: &Calls, is_kept: bool) -> Vec<Outcome
 #[must_use]
 pub fn failures(driver: &Path, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
     let is_sync = matches!(calls.call, "fsync" | "fdatasync");
-    different((1..=calls.count.min(EACH_MAX)).map(|number| {
+    different((1..=calls.tried).map(|number| {
         let fault = Fault {
             after: &calls.phase,
             call: calls.call,
