@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 
 use arbitrary::{Result, Unstructured};
 use jeton_core::rights::Rights;
-use jeton_wire::Session;
 use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
 use jeton_wire::response::Response;
+use jeton_wire::{Refusing, Session};
 
 use doors::Doors;
 use model::{Expected, Model};
@@ -107,9 +107,13 @@ impl Run {
             }
             12 => return Ok(self.pass_time(input.int_in_range(0..=2_500)?)),
             13 => {
-                let refuses = input.ratio(1, 4)?;
-                self.session.refuse_writes(refuses);
-                self.model.refuses_writes = refuses;
+                let refusing = match input.int_in_range(0..=7_u8)? {
+                    0 => Refusing::All,
+                    1 => Refusing::AllButTaking,
+                    _ => Refusing::Nothing,
+                };
+                self.session.set_refusing(refusing);
+                self.model.refusing = refusing;
                 self.doors.is_full.set(input.ratio(1, 4)?);
             }
             14 => self

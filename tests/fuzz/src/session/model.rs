@@ -9,7 +9,7 @@ use jeton_wire::doors::Validate as _;
 use jeton_wire::frame::{REQUEST_BYTES_MAX, split};
 use jeton_wire::request::Request;
 use jeton_wire::response::Response;
-use jeton_wire::{VERSION, WRITES_IN_FLIGHT_MAX, WireError};
+use jeton_wire::{Refusing, VERSION, WRITES_IN_FLIGHT_MAX, WireError};
 
 use super::doors::{Doors, verdict};
 
@@ -107,7 +107,7 @@ struct Stream {
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) now_ms: u64,
-    pub(super) refuses_writes: bool,
+    pub(super) refusing: Refusing,
     pub(super) waiting: BTreeMap<u64, Waiting>,
     has_greeted: bool,
     streams: BTreeMap<u64, Stream>,
@@ -231,7 +231,13 @@ impl Model {
         doors: &Doors,
         ticket: Option<u64>,
     ) -> Option<Kind> {
-        let is_full = self.refuses_writes || doors.is_full.get();
+        let takes = matches!(what, Request::Write { command, .. } if command.takes());
+        let is_refused = match self.refusing {
+            Refusing::Nothing => false,
+            Refusing::AllButTaking => !takes,
+            Refusing::All => true,
+        };
+        let is_full = is_refused || doors.is_full.get();
         let owed: usize = self.waiting.values().map(|waiting| waiting.bytes).sum();
         let bytes = answer_bytes(what);
         match ticket {
