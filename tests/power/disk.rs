@@ -259,3 +259,68 @@ impl<'t> Disk<'t> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk on which `data/file` was made by handle 2, its directory opened as 1, and the one above as 0.
+    fn disk() -> Disk<'static> {
+        let mut disk = Disk::default();
+        let open = |handle, path, is_created| Event::Open { handle, path, is_created, is_cut: false };
+        let events =
+            [open(0, "", false), Event::Mkdir("data"), open(1, "data", false), open(2, "data/file", true)];
+        events.iter().for_each(|event| disk.apply(event));
+        disk
+    }
+
+    fn sync(disk: &mut Disk<'_>, handle: u32, result: SyncResult) {
+        disk.apply(&Event::Sync { handle, is_data_only: false, result });
+    }
+
+    fn safe<'d>(disk: &'d Disk<'_>, path: &str) -> Option<&'d [u8]> {
+        path.split('/')
+            .try_fold(ROOT, |node, name| match &disk.nodes[node] {
+                Node::Directory { safe, .. } => safe.get(name).copied(),
+                Node::File(_) => None,
+            })
+            .and_then(|node| match &disk.nodes[node] {
+                Node::File(file) => Some(file.safe.as_slice()),
+                Node::Directory { .. } => None,
+            })
+    }
+
+    #[test]
+    fn bytes_are_safe_once_their_file_was_synced_and_a_name_once_its_directory_was() {
+        let mut disk = disk();
+        disk.apply(&Event::Write { handle: 2, at: 0, bytes: b"abc" });
+        sync(&mut disk, 2, SyncResult::Done);
+        assert_eq!((safe(&disk, "data/file"), disk.read("data/file")), (None, Some(&b"abc"[..])));
+        sync(&mut disk, 1, SyncResult::Done);
+        assert_eq!(safe(&disk, "data/file"), None, "its directory has no safe name yet");
+        sync(&mut disk, 0, SyncResult::Done);
+        assert_eq!(safe(&disk, "data/file"), Some(&b"abc"[..]));
+        disk.apply(&Event::Rename("data/file", "data/other"));
+        assert_eq!(safe(&disk, "data/other"), None);
+        sync(&mut disk, 1, SyncResult::Done);
+        assert_eq!((safe(&disk, "data/file"), safe(&disk, "data/other")), (None, Some(&b"abc"[..])));
+    }
+
+    #[test]
+    fn pages_that_a_failed_sync_lost_read_well_until_they_are_forgotten_and_are_safe_only_once_written_anew()
+    {
+        let mut disk = disk();
+        sync(&mut disk, 1, SyncResult::Done);
+        sync(&mut disk, 0, SyncResult::Done);
+        disk.apply(&Event::Write { handle: 2, at: 0, bytes: &[1; 8192] });
+        sync(&mut disk, 2, SyncResult::FailedAndLost);
+        disk.apply(&Event::Write { handle: 2, at: 100, bytes: &[2] });
+        sync(&mut disk, 2, SyncResult::Done);
+        let (first, second) = safe(&disk, "data/file").unwrap().split_at(PAGE_BYTES);
+        assert!(first[..100] == [1; 100] && first[100] == 2, "a page is written as a whole");
+        assert_eq!(second, [0; 4096], "and the other never");
+        assert_eq!(disk.read("data/file").unwrap()[PAGE_BYTES..], [1; 4096]);
+        disk.apply(&Event::Forget { handle: 2 });
+        assert_eq!(disk.read("data/file").unwrap()[PAGE_BYTES..], [0; 4096]);
+    }
+}

@@ -196,3 +196,39 @@ fn torn(file: &File<'_>, rng: &mut Rng) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trace::Event;
+    use super::*;
+
+    const BYTES: [u8; 3 * PAGE_BYTES] = [7; 3 * PAGE_BYTES];
+
+    fn image_of(disk: &Disk<'_>, variant: Variant, seed: u64) -> Image<'static> {
+        Image::of(disk, variant, &mut Rng::new(seed)).into_owned()
+    }
+
+    fn file(image: &Image<'_>) -> Option<Vec<u8>> {
+        image.files.get("file").map(|bytes| bytes.to_vec())
+    }
+
+    #[test]
+    fn each_variant_keeps_of_the_pending_what_it_says_and_a_seed_always_the_same() {
+        let mut disk = Disk::default();
+        disk.apply(&Event::Open { handle: 1, path: "file", is_created: true, is_cut: false });
+        disk.apply(&Event::Write { handle: 1, at: 0, bytes: &BYTES });
+        assert_eq!(file(&image_of(&disk, Variant::Safe, 1)), None);
+        assert_eq!(file(&image_of(&disk, Variant::BytesOnly, 1)), None);
+        assert_eq!(file(&image_of(&disk, Variant::Killed, 1)), Some(BYTES.to_vec()));
+        assert_eq!(file(&image_of(&disk, Variant::NamesOnly, 1)), Some(vec![0; BYTES.len()]));
+        let torn: Vec<_> = (0..40).map(|seed| file(&image_of(&disk, Variant::Torn, seed))).collect();
+        assert!(
+            torn.contains(&None)
+                && torn.iter().flatten().any(|bytes| bytes.contains(&0) && bytes.contains(&7))
+        );
+        for sectors in torn.iter().flatten().flat_map(|bytes| bytes.chunks(SECTOR_BYTES)) {
+            assert!(sectors.iter().all(|byte| *byte == sectors[0]), "a sector is whole");
+        }
+        assert_eq!(image_of(&disk, Variant::Torn, 5).digest(), image_of(&disk, Variant::Torn, 5).digest());
+    }
+}
