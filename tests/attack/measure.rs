@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(4);
 /// altogether; where the server's threads have to share their core among themselves, which that would keep them from, they
 /// have a high ordinary one.
 const REAL_TIME: &str = "10";
-const NICE: i32 = -10;
+const NICE: i32 = -20;
 /// The attacker is an ordinary process before other users' as well, and behind the witness: what it adds to what it is
 /// started with, an ordinary 0 or [`NICE`].
 const ATTACKER_BESIDE_REAL_TIME: &str = "-10";
