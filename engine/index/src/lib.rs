@@ -27,4 +27,8 @@ pub use slab::{Record, SEGMENT_RECORDS, Tail};
 #[cfg(loom)]
 pub use sync::mutation;
 pub use word::State;
+pub use writer::{
+    Buffer, Copied, CountersCopy, IndexCut, IndexImage, RestoreError, SegmentCut, SegmentImage, WordsCopy,
+    restore,
+};
 pub use writer::{Entry, IndexConfig, IndexError, IndexFull, Memory, SegmentUse, Walk, Writer, new};

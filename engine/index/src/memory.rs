@@ -44,6 +44,15 @@ impl Words {
             .expect("a mapping never begins at address 0");
         Ok(Self { _map: map, words: std::ptr::NonNull::slice_from_raw_parts(start, count) })
     }
+
+    /// The memory as bytes, in the order of this machine, which is little-endian.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        const { assert!(cfg!(target_endian = "little"), "copies are little-endian, and read as they are") };
+        let count = self.words.len() * 8;
+        // SAFETY: as in `deref`, the pointer comes from a live mapping of at least `count` bytes, all of them initialised;
+        // `&mut self` keeps every other reference away for as long as this one lives; any bytes are valid atomics.
+        unsafe { std::slice::from_raw_parts_mut(self.words.as_ptr().cast::<u8>(), count) }
+    }
 }
 
 #[cfg(not(loom))]
@@ -66,6 +75,10 @@ pub(crate) struct Words(Vec<AtomicU64>);
 impl Words {
     pub(crate) fn new(count: usize, _huge_pages: bool) -> Result<Self, MemoryError> {
         Ok(Self((0..count).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        unreachable!("no model restores a copy")
     }
 }
 

@@ -96,6 +96,15 @@ impl Segment {
         Ok(Self { records, counters: OnceLock::new() })
     }
 
+    /// A segment of records that were filled in elsewhere.
+    pub(crate) fn from_words(records: Words) -> Self {
+        Self { records, counters: OnceLock::new() }
+    }
+
+    pub(crate) fn has_counters(&self) -> bool {
+        self.counters.get().is_some()
+    }
+
     fn record(&self, at: u32) -> &[AtomicU64] {
         &self.records[at as usize * RECORD_WORDS..][..RECORD_WORDS]
     }

@@ -49,6 +49,18 @@ impl Table {
         Ok(Self { words: Words::new(buckets * BUCKET_WORDS, huge_pages)?, buckets })
     }
 
+    /// A table of words that were filled in elsewhere.
+    pub(crate) fn from_words(words: Words) -> Self {
+        let buckets = words.len() / BUCKET_WORDS;
+        assert!(buckets > 0 && words.len() == buckets * BUCKET_WORDS, "a table is made of whole buckets");
+        Self { words, buckets }
+    }
+
+    /// All words.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        &self.words
+    }
+
     pub(crate) fn buckets(&self) -> usize {
         self.buckets
     }
@@ -123,23 +135,29 @@ impl Table {
         Ok(None)
     }
 
-    /// Puts a word into the first free place from its home bucket on; returns whether that was never used. Writer only.
+    /// The first free place from the home bucket on, with what is there. Writer only.
     ///
     /// # Panics
     /// If every place is taken: the writer grows long before.
-    pub(crate) fn insert(&self, place: Place, word: Word) -> bool {
+    pub(crate) fn free_place(&self, place: Place) -> At {
         let home = place.bucket(self.buckets);
         for step in 0..self.buckets {
             let start = (home + step) % self.buckets * BUCKET_WORDS;
             for position in start..start + BUCKET_WORDS {
-                let before = self.load(position);
-                if before.is_free() {
-                    self.store(position, word);
-                    return before == Word::EMPTY;
+                let word = self.load(position);
+                if word.is_free() {
+                    return At { position, word };
                 }
             }
         }
         panic!("a table is grown before it is full");
+    }
+
+    /// Puts a word into the first free place; returns whether that was never used. Writer only.
+    pub(crate) fn insert(&self, place: Place, word: Word) -> bool {
+        let free = self.free_place(place);
+        self.store(free.position, word);
+        free.word == Word::EMPTY
     }
 
     /// Replaces a word. Writer only, so no other change can come between what it read and this.

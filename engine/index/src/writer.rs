@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use self::capture::Capture;
 use self::growth::Growth;
 use self::slots::Slots;
 use crate::memory::MemoryError;
@@ -14,11 +15,15 @@ use crate::sync::{Shared, mutated};
 use crate::table::{At, BUCKET_WORDS, Generation, Moved, Table};
 use crate::word::{Place, State, Word};
 
+mod capture;
 mod growth;
 mod reclaim;
+mod restore;
 mod slots;
 
+pub use self::capture::{Copied, CountersCopy, IndexCut, SegmentCut, WordsCopy};
 pub use self::reclaim::{SegmentUse, Walk};
+pub use self::restore::{Buffer, IndexImage, RestoreError, SegmentImage, restore};
 
 /// The smallest table.
 #[cfg(not(loom))]
@@ -94,6 +99,8 @@ pub struct Writer {
     /// The table that inserts go to.
     new: Arc<Table>,
     growth: Option<Growth>,
+    /// A copy that is being taken.
+    capture: Option<Capture>,
     /// The segments there are; readers have them in their generation.
     slab: Slab,
     slots: Slots,
@@ -109,21 +116,24 @@ impl std::fmt::Debug for Writer {
     }
 }
 
+/// One of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// The one that tokens move from, if there is one.
+    Old,
+    /// The one that inserts go to.
+    New,
+}
+
 /// An empty index: its writing half, and a reading half to clone.
 ///
 /// # Errors
 /// [`IndexError`].
 pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
-    if !(1..(1 << 31) - 1).contains(&config.slots_max) {
-        return Err(IndexError::SlotsMax(config.slots_max));
-    }
+    check(&config)?;
     let buckets = buckets_for(config.tokens_initial);
     let table = Arc::new(Table::new(buckets, config.huge_pages)?);
-    let places = config.segment_records;
-    if !places.is_power_of_two() || !(4..=SEGMENT_RECORDS).contains(&places) {
-        return Err(IndexError::SegmentRecords(places));
-    }
-    let slab = Slab::new(places.ilog2());
+    let slab = Slab::new(config.segment_records.ilog2());
     let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
     let core = Arc::new(Core { tables: Shared::new(first) });
     let reader = Reader { core: Arc::clone(&core) };
@@ -131,6 +141,7 @@ pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
         core,
         new: table,
         growth: None,
+        capture: None,
         slab,
         slots: Slots::new(config.slots_max),
         tokens: 0,
@@ -138,6 +149,18 @@ pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
         huge_pages: config.huge_pages,
     };
     Ok((writer, reader))
+}
+
+/// Whether an index can be made like this.
+fn check(config: &IndexConfig) -> Result<(), IndexError> {
+    if !(1..(1 << 31) - 1).contains(&config.slots_max) {
+        return Err(IndexError::SlotsMax(config.slots_max));
+    }
+    let places = config.segment_records;
+    if !places.is_power_of_two() || !(4..=SEGMENT_RECORDS).contains(&places) {
+        return Err(IndexError::SegmentRecords(places));
+    }
+    Ok(())
 }
 
 /// The buckets that hold so many tokens at three quarters full.
@@ -187,13 +210,31 @@ impl Writer {
         self.core.tables.store(Generation { old, new: Arc::clone(&self.new), slab });
     }
 
-    fn locate(&self, id: &[u8; 16]) -> Option<(&Arc<Table>, At)> {
-        let find = |table: &Table| {
-            table.find(&self.slab, id, Moved::Skipped).expect("the writer knows every segment that is named")
+    fn locate(&self, id: &[u8; 16]) -> Option<(Which, At)> {
+        let find = |which| {
+            let found = self.table(which)?.find(&self.slab, id, Moved::Skipped);
+            Some((which, found.expect("the writer knows every segment that is named")?))
         };
-        let old = self.growth.as_ref().map(|growth| &growth.old);
-        old.and_then(|old| find(old).map(|at| (old, at)))
-            .or_else(|| find(&self.new).map(|at| (&self.new, at)))
+        find(Which::Old).or_else(|| find(Which::New))
+    }
+
+    fn table(&self, which: Which) -> Option<&Arc<Table>> {
+        match which {
+            Which::Old => self.growth.as_ref().map(|growth| &growth.old),
+            Which::New => Some(&self.new),
+        }
+    }
+
+    /// The table with a word that is about to change: a copy under way has it as it was.
+    fn table_to_change(&mut self, which: Which, position: usize) -> &Table {
+        let table = match (which, &self.growth) {
+            (Which::Old, Some(growth)) => &growth.old,
+            _ => &self.new,
+        };
+        if let Some(capture) = &mut self.capture {
+            capture.keep_words(table, position);
+        }
+        table
     }
 
     /// The token with this id.
@@ -224,15 +265,18 @@ impl Writer {
         self.make_room()?;
         let slot = self.prepare(record, tail)?;
         let place = Place::of(&record.id);
-        self.taken += usize::from(self.new.insert(place, Word::new(place.tag, state, slot)));
+        let free = self.new.free_place(place);
+        let word = Word::new(place.tag, state, slot);
+        self.table_to_change(Which::New, free.position).store(free.position, word);
+        self.taken += usize::from(free.word == Word::EMPTY);
         self.tokens += 1;
         Ok(slot)
     }
 
     /// Adds state bits to a token; returns what it had before. `None` if there is no such token.
     pub fn mark(&mut self, id: &[u8; 16], bits: State) -> Option<State> {
-        let (table, at) = self.locate(id)?;
-        Some(table.mark(at.position, bits).state())
+        let (which, at) = self.locate(id)?;
+        Some(self.table_to_change(which, at.position).mark(at.position, bits).state())
     }
 
     /// As [`Self::mark`], for the token that the record at this slot is of, whatever record its word names by now; `None`
@@ -260,18 +304,18 @@ impl Writer {
     /// If no record was prepared there.
     pub fn swap(&mut self, slot: u32) -> u32 {
         let record = self.record(slot).expect("a record is prepared before it is named");
-        let named = self.locate(&record.id).map(|(table, at)| (Arc::clone(table), at));
-        let given_up = match named {
+        let given_up = match self.locate(&record.id) {
             // Without a place for the counter, uses that were spent would be forgotten: the record stays as it was.
-            Some((table, at)) if self.copy_counter(at.word.slot(), slot).is_ok() => {
+            Some((which, at)) if self.copy_counter(at.word.slot(), slot).is_ok() => {
                 assert!(at.word.slot() != slot, "a record is named once");
+                let word = Word::new(at.word.tag(), at.word.state(), slot);
                 if mutated!(GivenUpTooEarly) {
                     self.give_up(at.word.slot());
-                    table.store(at.position, Word::new(at.word.tag(), at.word.state(), slot));
+                    self.table_to_change(which, at.position).store(at.position, word);
                     return at.word.slot();
                 }
                 // One store of the whole word: no mark can be lost, because only this thread marks.
-                table.store(at.position, Word::new(at.word.tag(), at.word.state(), slot));
+                self.table_to_change(which, at.position).store(at.position, word);
                 at.word.slot()
             }
             _ => slot,
@@ -304,8 +348,8 @@ impl Writer {
 
     /// Takes a token out and gives up its record. Returns the slot that it had.
     pub fn remove(&mut self, id: &[u8; 16]) -> Option<u32> {
-        let (table, at) = self.locate(id)?;
-        table.store(at.position, Word::REMOVED);
+        let (which, at) = self.locate(id)?;
+        self.table_to_change(which, at.position).store(at.position, Word::REMOVED);
         self.tokens -= 1;
         self.give_up(at.word.slot());
         Some(at.word.slot())

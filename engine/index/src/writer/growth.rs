@@ -82,6 +82,9 @@ impl Writer {
         let Some(growth) = &mut self.growth else { return false };
         let end = growth.next.saturating_add(buckets).min(growth.old.buckets());
         for bucket in growth.next..end {
+            if let Some(capture) = &mut self.capture {
+                capture.keep_words(&growth.old, bucket * BUCKET_WORDS);
+            }
             self.taken += move_bucket(&self.slab, &growth.old, &self.new, bucket);
         }
         growth.next = end;

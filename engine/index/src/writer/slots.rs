@@ -61,6 +61,32 @@ impl Slots {
         self.books.get(number as usize).copied().flatten()
     }
 
+    pub(super) fn open(&self) -> Option<u32> {
+        self.open
+    }
+
+    /// Slots handed out before the first of the next new segment, since the index began.
+    pub(super) fn serial_of_next(&self) -> u64 {
+        self.serial
+    }
+
+    /// Takes on a segment of a copy.
+    pub(super) fn restore(&mut self, number: u32, book: Book) {
+        let at = number as usize;
+        if self.books.len() <= at {
+            self.books.resize(at + 1, None);
+        }
+        self.books[at] = Some(book);
+        self.live += book.live;
+    }
+
+    /// Takes on what else there is to a copy, once its segments are there.
+    pub(super) fn restore_end(&mut self, open: Option<u32>, serial: u64) {
+        (self.open, self.serial) = (open, serial);
+        let numbers = (0..self.books.len() as u32).rev();
+        self.free = numbers.filter(|number| self.books[*number as usize].is_none()).collect();
+    }
+
     pub(super) fn is_open(&self, number: u32) -> bool {
         self.open == Some(number)
     }
@@ -192,6 +218,9 @@ impl Writer {
 
     pub(super) fn set_counter_at(&mut self, slot: u32, value: u64) -> Result<(), IndexFull> {
         let (number, at) = self.slab.place_of(slot);
+        if let Some(capture) = &mut self.capture {
+            capture.keep_counters(number);
+        }
         let segment = self.slab.segment(number).expect("the slot is in use");
         segment.set_counter(at, value).map_err(|_| IndexFull::Memory)
     }

@@ -1,0 +1,163 @@
+//! An index from a copy: the memory that its parts are read into is the memory that it serves from.
+
+use std::sync::Arc;
+
+use super::slots::{Book, Slots};
+use super::{IndexConfig, IndexError, Writer, check};
+use crate::memory::Words;
+use crate::reader::{Core, Reader};
+use crate::slab::{RECORD_WORDS, SEGMENT_RECORDS, Segment, Slab};
+use crate::sync::{Ordering, Shared};
+use crate::table::{BUCKET_WORDS, Generation, Table};
+use crate::word::{State, Word};
+
+/// Memory that part of a copy is read into, all zeros at first.
+pub struct Buffer(Words);
+
+/// A segment of a copy, with its records.
+#[derive(Debug)]
+pub struct SegmentImage {
+    /// Its number.
+    pub number: u32,
+    /// Slots handed out before its first, since the index began.
+    pub serial: u64,
+    /// Places written.
+    pub used: u32,
+    /// Of these, in use.
+    pub live: u32,
+    /// All its places, the written ones first.
+    pub records: Buffer,
+}
+
+/// All of a copy.
+#[derive(Debug)]
+pub struct IndexImage {
+    /// The table of words.
+    pub table: Buffer,
+    /// The segments.
+    pub segments: Vec<SegmentImage>,
+    /// Slots with counters that are not 0.
+    pub counters: Vec<(u32, u64)>,
+    /// Slots handed out before the next new segment's first, since the index began.
+    pub serial: u64,
+    /// The segment that was being filled.
+    pub open: Option<u32>,
+}
+
+/// Why a copy is no index.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Its parts contradict one another.
+    #[error("the copy of the index contradicts itself: {0}")]
+    Inconsistent(&'static str),
+    /// It cannot be had with this configuration.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} words)", self.0.len())
+    }
+}
+
+impl Buffer {
+    /// Memory for a table of so many words.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn for_table(words: usize, huge_pages: bool) -> Result<Self, IndexError> {
+        Ok(Self(Words::new(words, huge_pages)?))
+    }
+
+    /// Memory for a segment of so many records.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn for_segment(records: u32, huge_pages: bool) -> Result<Self, IndexError> {
+        Ok(Self(Words::new(records as usize * RECORD_WORDS, huge_pages)?))
+    }
+
+    /// The memory as bytes: words are little-endian.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+}
+
+/// The index that a copy is of: its writing half, and a reading half to clone.
+///
+/// # Errors
+/// [`RestoreError`]: no part of the copy is believed.
+pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader), RestoreError> {
+    check(&config)?;
+    let IndexImage { table, segments, counters, serial, open } = image;
+    let whole_buckets = table.0.len().is_multiple_of(BUCKET_WORDS) && !table.0.is_empty();
+    ensure(whole_buckets, "the table is not made of whole buckets")?;
+    let mut slab = Slab::new(config.segment_records.ilog2());
+    let mut slots = Slots::new(config.slots_max);
+    let numbers_max = (1 << 31) / config.segment_records;
+    for image in segments {
+        let SegmentImage { number, serial, used, live, records } = image;
+        ensure(number < numbers_max && slab.segment(number).is_none(), "a segment's number")?;
+        ensure(records.0.len() == config.segment_records as usize * RECORD_WORDS, "a segment's size")?;
+        ensure(live <= used && used <= config.segment_records, "a segment's places")?;
+        slab.put(number, Arc::new(Segment::from_words(records.0)));
+        slots.restore(number, Book { serial, used, live });
+    }
+    ensure(open.is_none_or(|open| slots.book(open).is_some()), "the segment being filled is not there")?;
+    slots.restore_end(open, serial);
+    ensure(slots.live() <= config.slots_max, "more records than the configured maximum")?;
+    let table = Table::from_words(table.0);
+    let (tokens, taken) = survey(&table, &slab, &slots)?;
+    for (slot, value) in counters {
+        ensure(names_a_record(&slab, &slots, slot), "a counter's slot")?;
+        let (number, at) = slab.place_of(slot);
+        let segment = slab.segment(number).expect("it names a record");
+        segment.set_counter(at, value).map_err(IndexError::from)?;
+    }
+    let table = Arc::new(table);
+    let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
+    let core = Arc::new(Core { tables: Shared::new(first) });
+    let reader = Reader { core: Arc::clone(&core) };
+    let huge_pages = config.huge_pages;
+    let writer =
+        Writer { core, new: table, growth: None, capture: None, slab, slots, tokens, taken, huge_pages };
+    Ok((writer, reader))
+}
+
+/// Counts the tokens and the places that are not empty, and looks at every word.
+fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), RestoreError> {
+    // One number for each segment instead of a book that may be there: this loop runs over a hundred megabytes.
+    let used: Vec<u32> =
+        (0..slab.numbers() as u32).map(|at| slots.book(at).map_or(0, |book| book.used)).collect();
+    let (mut tokens, mut taken) = (0, 0);
+    let mut is_sound = true;
+    for word in table.words() {
+        let word = Word(word.load(Ordering::Relaxed));
+        taken += usize::from(word != Word::EMPTY);
+        if word.is_free() {
+            continue;
+        }
+        tokens += 1;
+        let (number, at) = slab.place_of(word.slot());
+        is_sound &= used.get(number as usize).is_some_and(|used| at < *used)
+            && word.slot() != 0
+            && word.state().contains(State::LIVE)
+            && !word.is_moved();
+    }
+    ensure(is_sound, "a word names no record")?;
+    // A search ends at an empty place, and an insert needs one.
+    ensure(taken <= table.words().len() / 4 * 3 + BUCKET_WORDS, "the table is too full")?;
+    Ok((tokens, taken))
+}
+
+fn names_a_record(slab: &Slab, slots: &Slots, slot: u32) -> bool {
+    let (number, at) = slab.place_of(slot);
+    slot != 0 && slots.book(number).is_some_and(|book| at < book.used)
+}
+
+fn ensure(holds: bool, what: &'static str) -> Result<(), RestoreError> {
+    if holds { Ok(()) } else { Err(RestoreError::Inconsistent(what)) }
+}
+
+const _: () = assert!(SEGMENT_RECORDS.is_power_of_two(), "a slot is a segment's number and a place in it");

@@ -1,0 +1,189 @@
+//! A copy of the index, taken piece by piece while it changes, against what the index held when the copy began.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+
+use jeton_index::{
+    Buffer, Copied, IndexConfig, IndexCut, IndexImage, Record, RestoreError, SegmentImage, State, Tail,
+    Writer, new, restore,
+};
+
+const SEGMENT_RECORDS: u32 = 64;
+
+fn config(tokens_initial: usize) -> IndexConfig {
+    IndexConfig { tokens_initial, slots_max: 1 << 20, segment_records: SEGMENT_RECORDS, huge_pages: false }
+}
+
+/// A small generator of numbers (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// An id that spreads over the buckets.
+fn id(number: u64) -> [u8; 16] {
+    let (low, high) = (Numbers(number).next(), Numbers(!number).next());
+    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
+}
+
+fn tail(number: u64) -> Option<Tail> {
+    number.is_multiple_of(3).then_some([number; 8])
+}
+
+fn record(number: u64, expires_s: u32) -> Record {
+    Record { id: id(number), digest: [number as u8; 32], expires_s, issued_s: 7, claims: 3, link: 9 }
+}
+
+/// One change of some kind or another.
+fn change(writer: &mut Writer, numbers: &mut Numbers, tokens: u64) {
+    let number = numbers.below(tokens);
+    match numbers.below(8) {
+        0..3 if writer.find(&id(number)).is_none() => {
+            writer.insert(&record(number, 100), tail(number).as_ref(), State::NONE).unwrap();
+        }
+        0..3 => {
+            let slot = writer.prepare(&record(number, numbers.next() as u32), tail(number).as_ref()).unwrap();
+            writer.swap(slot);
+        }
+        3 => drop(writer.mark(&id(number), State::LIVE)),
+        4 => drop(writer.mark(&id(number), State::REVOKED)),
+        5 if tail(number).is_some() => drop(writer.set_counter(&id(number), numbers.below(9))),
+        6 => drop(writer.remove(&id(number))),
+        _ => drop(writer.step_growth(4)),
+    }
+}
+
+type Held = BTreeMap<[u8; 16], (Record, Option<Tail>, u8, u64)>;
+
+/// What an index holds, with every token published.
+fn held(writer: &Writer) -> Held {
+    let mut held = Held::new();
+    writer.for_each(|entry| {
+        let bits = entry.state.with(State::LIVE).bits();
+        let counter = writer.counter(entry.slot);
+        held.insert(entry.record.id, (entry.record, entry.tail, bits, counter));
+    });
+    held
+}
+
+/// A copy's pieces, put together.
+struct Copy {
+    table: Vec<u8>,
+    counters: Vec<(u32, u64)>,
+    cut: IndexCut,
+}
+
+impl Copy {
+    fn of(cut: IndexCut) -> Self {
+        Self { table: vec![0xee; cut.table_words * 8], counters: Vec::new(), cut }
+    }
+
+    fn take(&mut self, copied: Copied) {
+        match copied {
+            Copied::Words(words) => {
+                let bytes = words.to_published_bytes();
+                self.table[words.first * 8..][..bytes.len()].copy_from_slice(&bytes);
+            }
+            Copied::Counters(mut copied) => self.counters.append(&mut copied.counters),
+        }
+    }
+
+    fn image(&self) -> IndexImage {
+        let mut table = Buffer::for_table(self.cut.table_words, false).unwrap();
+        table.bytes_mut().copy_from_slice(&self.table);
+        let segments = self.cut.segments.iter().map(|cut| {
+            let mut bytes = Vec::new();
+            cut.append_records(0, cut.used, &mut bytes);
+            let mut records = Buffer::for_segment(SEGMENT_RECORDS, false).unwrap();
+            records.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+            SegmentImage { number: cut.number, serial: cut.serial, used: cut.used, live: cut.live, records }
+        });
+        let (serial, open, counters) = (self.cut.serial, self.cut.open, self.counters.clone());
+        IndexImage { table, segments: segments.collect(), counters, serial, open }
+    }
+}
+
+#[test]
+fn a_copy_is_the_index_of_the_moment_it_began_whatever_changes_meanwhile() {
+    let seeds = if cfg!(miri) { 1 } else { 60 };
+    for seed in 0..seeds {
+        let mut numbers = Numbers(seed);
+        let tokens = if cfg!(miri) { 40 } else { 1 + numbers.below(4_000) };
+        // Some tables have several pieces from the start, some grow meanwhile.
+        let initial = if numbers.below(2) == 0 { 1 } else { 40_000 };
+        let (mut writer, _reader) = new(config(initial)).unwrap();
+        (0..tokens * 2).for_each(|_| change(&mut writer, &mut numbers, tokens));
+        while writer.step_growth(usize::MAX) {}
+        let (before, serials, slots) = (held(&writer), writer.serials_used(), writer.slots_used());
+        let mut copy = Copy::of(writer.begin_copy().expect("it does not grow"));
+        let pause = numbers.below(300);
+        loop {
+            (0..pause).for_each(|_| change(&mut writer, &mut numbers, 2 * tokens));
+            let Some(copied) = writer.next_copied() else { break };
+            copy.take(copied);
+        }
+        let (mut restored, reader) = restore(config(1), copy.image()).unwrap();
+        assert_eq!(held(&restored), before, "seed {seed}");
+        assert_eq!((restored.serials_used(), restored.slots_used()), (serials, slots), "seed {seed}");
+        assert_eq!(restored.len(), before.len());
+        for (id, (record, ..)) in &before {
+            assert_eq!(reader.pin().lookup(id).map(|found| found.record), Some(*record), "readers find it");
+        }
+        // It goes on as any other, until nothing is left in it.
+        (0..tokens).for_each(|_| change(&mut restored, &mut numbers, tokens));
+        for number in 0..2 * tokens {
+            let _ = restored.remove(&id(number));
+        }
+        assert_eq!((restored.len(), held(&restored).len()), (0, 0), "seed {seed}");
+    }
+}
+
+fn small_copy() -> Copy {
+    let (mut writer, _) = new(config(100)).unwrap();
+    for number in 0..100 {
+        writer.insert(&record(number, 5), tail(number).as_ref(), State::LIVE).unwrap();
+    }
+    let mut copy = Copy::of(writer.begin_copy().unwrap());
+    while let Some(copied) = writer.next_copied() {
+        copy.take(copied);
+    }
+    copy
+}
+
+#[test]
+fn a_copy_whose_parts_contradict_one_another_is_refused() {
+    type Spoil = fn(&mut IndexImage);
+    let refused: [(&str, Spoil); 8] = [
+        ("no segment", |image| drop(image.segments.remove(0))),
+        ("twice the same number", |image| image.segments[1].number = image.segments[0].number),
+        ("more in use than written", |image| image.segments[0].live = image.segments[0].used + 1),
+        ("more written than there is room for", |image| image.segments[0].used = SEGMENT_RECORDS + 1),
+        ("an open segment that is not there", |image| image.open = Some(77)),
+        ("a number out of range", |image| image.segments[0].number = u32::MAX),
+        ("a counter of nothing", |image| image.counters.push((0, 1))),
+        ("a word that names nothing", |image| {
+            let bytes = image.table.bytes_mut();
+            let at = (0..bytes.len()).step_by(8).find(|at| bytes[*at..*at + 8] == [0; 8]).unwrap();
+            bytes[at..at + 8].copy_from_slice(&(1_u64 << 32 | 0x00ff_ffff).to_le_bytes());
+        }),
+    ];
+    for (what, spoil) in refused {
+        let mut image = small_copy().image();
+        spoil(&mut image);
+        assert!(matches!(restore(config(1), image), Err(RestoreError::Inconsistent(_))), "{what}");
+    }
+    assert!(restore(config(1), small_copy().image()).is_ok());
+    let few = IndexConfig { slots_max: 50, ..config(1) };
+    assert!(matches!(restore(few, small_copy().image()), Err(RestoreError::Inconsistent(_))));
+}
