@@ -3,7 +3,7 @@
 //! The map, in the order of the data: a [`command`] comes from a client with certain [`rights`]; [`state`] decides it
 //! into [`event`]s and folds those back into itself; [`sequencer`] numbers them, seals them into [`batch`]es for the
 //! log and holds every answer ([`outcome`]) until what it rests on is durable; [`view`] is what readers ask for
-//! [`verdict`]s, without a lock; [`recovery`] does the same folding from a log.
+//! [`verdict`]s, without a lock; [`recovery`] does the same folding from a log, or from a [`snapshot`] on.
 //!
 //! This crate has no clock, randomness, thread, file or socket: all of them are arguments.
 
@@ -22,6 +22,7 @@ pub mod recovery;
 pub mod registry;
 pub mod rights;
 pub mod sequencer;
+pub mod snapshot;
 pub mod state;
 #[cfg(test)]
 mod testing;

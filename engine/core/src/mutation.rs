@@ -55,6 +55,16 @@ pub enum Mutation {
     NewestNotCovered,
     /// Claim sets and subjects are shown before they are durable.
     NumbersSeenEarly,
+    /// A snapshot exists before the event it is of is durable.
+    SnapshotBeforeDurable,
+    /// Renewals under way when a snapshot was cut are not in it.
+    SnapshotForgetsRenewals,
+    /// A snapshot is taken in the middle of a revoke by subject.
+    SnapshotAmidMarking,
+    /// Uses spent are not in a snapshot.
+    SnapshotForgetsUses,
+    /// A start behind a snapshot does not list the tokens that subjects have.
+    SnapshotUnlisted,
 }
 
 #[cfg(feature = "mutations")]

@@ -6,6 +6,7 @@ use jeton_index::{IndexError, Reader};
 
 use crate::batch::{BatchError, ChainEnd, OpenBatch, open};
 use crate::numbers::{LogId, Partition, Sequence};
+use crate::snapshot::Restored;
 use crate::state::{ApplyError, State, StateConfig};
 
 /// Tokens marked at a time; nothing else waits during a replay.
@@ -79,6 +80,20 @@ impl Replay {
     ) -> Result<Self, IndexError> {
         let (state, reader) = State::new(log, partition, config)?;
         Ok(Self { state, reader, end: ChainEnd::genesis(log, partition), anchor })
+    }
+
+    /// A replay that goes on behind a snapshot, of a log that must pass through `anchor`.
+    ///
+    /// # Errors
+    /// [`ReplayError::AnotherChain`] if the anchor is at the event of the snapshot, and says otherwise.
+    pub fn behind(restored: Restored, anchor: Option<ReplayAnchor>) -> Result<Self, ReplayError> {
+        let Restored { state, reader, end } = restored;
+        match anchor {
+            Some(anchor) if anchor.sequence == end.sequence && anchor.hash != end.hash => {
+                Err(ReplayError::AnotherChain { at: anchor.sequence })
+            }
+            _ => Ok(Self { state, reader, end, anchor }),
+        }
     }
 
     /// Where the chain ends so far.

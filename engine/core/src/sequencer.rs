@@ -22,6 +22,7 @@ use crate::numbers::{ClientNo, IdempotencyKey, Sequence, TenantNo};
 use crate::outcome::{Outcome, Rejection, Reply, RevokeReport};
 use crate::registry::Registry;
 use crate::rights::Rights;
+use crate::snapshot::{SnapshotCut, SnapshotPiece};
 use crate::state::{Decided, Entropy, Publication, State};
 use crate::time::Millis;
 
@@ -230,6 +231,7 @@ impl<T> Sequencer<T> {
             self.ready.push_back((ticket, Reply { sequence, result: Err(rejection) }));
             return;
         }
+        self.state.make_whole();
         let now = now.max(self.state.last_time());
         let decision = self.state.decide(&submission, now, entropy);
         self.assign(now, decision.entries);
@@ -404,6 +406,35 @@ impl<T> Sequencer<T> {
         }
         let whole = self.unsealed.iter().take(count).rposition(|unsealed| unsealed.ends_command);
         whole.map_or(count, |last| last + 1)
+    }
+
+    /// Begins a snapshot of what was decided so far. `None` if there is nothing to be cut off right now: while something waits
+    /// to be sealed, a revoke by subject is carried out or the index grows. A snapshot that was under way is given up.
+    pub fn begin_snapshot(&mut self) -> Option<SnapshotCut> {
+        if self.has_failed || !self.unsealed.is_empty() || self.end.sequence == Sequence(0) {
+            return None;
+        }
+        let renewals = self.publications.iter().filter_map(|(_, publication)| match publication {
+            Publication::Renewal(_, slot) => Some(*slot),
+            Publication::Token(_) | Publication::Rights(..) => None,
+        });
+        let renewals = renewals.collect();
+        self.state.begin_cut(self.end, renewals)
+    }
+
+    /// The next piece of the snapshot under way, some ten microseconds' worth. `None` once it has all, or if there is none.
+    pub fn poll_snapshot(&mut self) -> Option<SnapshotPiece> {
+        self.state.next_piece()
+    }
+
+    /// Gives up the snapshot under way.
+    pub fn end_snapshot(&mut self) {
+        self.state.end_cut();
+    }
+
+    /// Makes what a restored state lacks; see [`State::make_whole`].
+    pub fn handle_start(&mut self) {
+        self.state.make_whole();
     }
 
     /// The next answer that may be given.

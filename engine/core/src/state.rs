@@ -21,6 +21,7 @@ use crate::time::{Millis, Seconds};
 use crate::token::{Token, TokenId, digest};
 
 mod apply;
+mod cut;
 mod decide;
 mod digest_of;
 mod fingerprint;
@@ -30,6 +31,7 @@ mod lists;
 mod names;
 mod pending;
 mod reclaim;
+mod restore;
 mod revoke;
 mod rights;
 
@@ -76,6 +78,8 @@ impl Default for StateConfig {
 #[derive(Debug)]
 pub struct State {
     index: Writer,
+    /// Whether `names`, `lists` and `members` are filled: behind a snapshot they are only once they are needed.
+    is_whole: bool,
     registry: Arc<Registry>,
     names: names::Names,
     /// Rights as decided; readers see them later (grants) or earlier (withdrawals) in the registry.
@@ -90,6 +94,15 @@ pub struct State {
     /// The last event applied and its time.
     applied: (Sequence, Millis),
     tokens_max: u32,
+}
+
+fn index_config(config: &StateConfig) -> IndexConfig {
+    IndexConfig {
+        tokens_initial: config.tokens_initial,
+        slots_max: config.tokens_max,
+        segment_records: config.segment_records,
+        huge_pages: config.huge_pages,
+    }
 }
 
 /// A token in the index, with everything a rule may ask about it, as it will be once all that was decided is carried
@@ -123,14 +136,15 @@ impl State {
     /// # Errors
     /// If the memory cannot be had.
     pub fn new(log: LogId, partition: Partition, config: StateConfig) -> Result<(Self, Reader), IndexError> {
-        let (index, reader) = jeton_index::new(IndexConfig {
-            tokens_initial: config.tokens_initial,
-            slots_max: config.tokens_max,
-            segment_records: config.segment_records,
-            huge_pages: config.huge_pages,
-        })?;
-        let state = Self {
+        let (index, reader) = jeton_index::new(index_config(&config))?;
+        Ok((Self::around(index, (log, partition), config.tokens_max), reader))
+    }
+
+    /// A state with nothing beside this index.
+    fn around(index: Writer, (log, partition): (LogId, Partition), tokens_max: u32) -> Self {
+        Self {
             index,
+            is_whole: true,
             registry: Arc::new(Registry::new(log, partition)),
             names: names::Names::default(),
             callers: HashMap::new(),
@@ -141,9 +155,8 @@ impl State {
             reclaim: reclaim::Reclaim::default(),
             keys: keys::KeyMemory::default(),
             applied: (Sequence(0), Millis(0)),
-            tokens_max: config.tokens_max,
-        };
-        Ok((state, reader))
+            tokens_max,
+        }
     }
 
     // ---- what it knows ----

@@ -119,6 +119,7 @@ impl State {
             Fact::TokenConsumed { id, uses_left } => self.fold_consumed(&TokenId(*id), *uses_left)?,
             Fact::TokenRevoked { id } => drop(self.index.mark(id, Bits::REVOKED)),
             Fact::SubjectRevoked { subject } => {
+                self.make_whole();
                 let serials_before = self.index.serials_used() - u64::from(mutated!(NewestNotCovered));
                 self.jobs.begin(&self.lists, SubjectNo(*subject), serials_before);
             }
@@ -147,7 +148,9 @@ impl State {
     fn fold_tenant(&mut self, tenant: u32, name: &str) -> Result<(), ApplyError> {
         if is_new(tenant, self.registry.tenants.count(), "tenant")? {
             self.registry.tenants.push(name.into());
-            self.names.insert_tenant(name, TenantNo(tenant));
+            if self.is_whole {
+                self.names.insert_tenant(name, TenantNo(tenant));
+            }
         }
         Ok(())
     }
@@ -155,7 +158,9 @@ impl State {
     fn fold_client(&mut self, client: u32, name: &str) -> Result<(), ApplyError> {
         if is_new(client, self.registry.clients.count(), "client")? {
             self.registry.clients.push(name.into());
-            self.names.insert_client(name, ClientNo(client));
+            if self.is_whole {
+                self.names.insert_client(name, ClientNo(client));
+            }
         }
         Ok(())
     }
@@ -176,7 +181,7 @@ impl State {
             name: name.as_deref().map(Into::into),
             since: at.sequence,
         });
-        if let Some(name) = name {
+        if let Some(name) = name.filter(|_| self.is_whole) {
             self.names.insert_subject(&self.registry, tenant, &name, subject);
         }
         Ok(())
@@ -196,7 +201,7 @@ impl State {
         let bytes = detached.unwrap_or_default();
         let compiled = claims.as_ref().map(Claims::compile);
         self.registry.claim_sets.push(ClaimSet::new(tenant, client, bytes, compiled, at.sequence));
-        if detached.is_some() {
+        if detached.is_some() && self.is_whole {
             self.names.insert_claim_set(claims_key(tenant, client, bytes), number);
         }
         Ok(())
@@ -224,9 +229,11 @@ impl State {
         let is_limited = extra.is_some_and(|extra| extra.uses_max > 0);
         let bits = if is_limited { Bits::LIMITED } else { Bits::NONE };
         let slot = self.index.insert(&record, extra.map(Extra::to_words).as_ref(), bits)?;
-        self.lists.push(subject, slot);
-        if let Some(root) = extra.and_then(|extra| extra.family) {
-            self.members.entry(root).or_default().push(TokenId(*id));
+        if self.is_whole {
+            self.lists.push(subject, slot);
+            if let Some(root) = extra.and_then(|extra| extra.family) {
+                self.members.entry(root).or_default().push(TokenId(*id));
+            }
         }
         Ok(Some(Publication::Token(TokenId(*id))))
     }
@@ -245,7 +252,9 @@ impl State {
         }
         let (subject, tail) = (known.subject(), known.entry.tail);
         let slot = self.index.prepare(&Record { expires_s, ..known.entry.record }, tail.as_ref())?;
-        self.lists.push(subject, slot);
+        if self.is_whole {
+            self.lists.push(subject, slot);
+        }
         if mutated!(RenewalSeenAtOnce) {
             self.name_record(slot);
             return Ok(None);
@@ -264,6 +273,9 @@ impl State {
 
     /// Takes a slot out of its subject's list; a revoke on its way through the list goes on behind it.
     pub(super) fn unlist(&mut self, subject: SubjectNo, slot: u32) {
+        if !self.is_whole {
+            return;
+        }
         self.jobs.step_over(&self.lists, subject, slot);
         self.lists.remove(subject, slot);
     }
@@ -280,6 +292,7 @@ impl State {
     }
 
     fn fold_family_revoked(&mut self, root: &TokenId) {
+        self.make_whole();
         if !mutated!(FamilyForgetsRoot) {
             self.index.mark(&root.0, Bits::REVOKED);
         }

@@ -31,6 +31,8 @@ pub(super) struct KeyMemory {
     order: VecDeque<(Millis, ScopedKey)>,
     /// How much of `order` is whose.
     of_client: HashMap<ClientNo, usize>,
+    /// A copy under way: where it is in `order`, and where that ended when the copy began.
+    copying: Option<(usize, usize)>,
 }
 
 impl KeyMemory {
@@ -76,7 +78,31 @@ impl KeyMemory {
                 }
             }
             self.order.pop_front();
+            if let Some((at, end)) = &mut self.copying {
+                (*at, *end) = (at.saturating_sub(1), end.saturating_sub(1));
+            }
         }
+    }
+
+    /// Begins to copy what is remembered now.
+    pub(super) fn begin_copy(&mut self) {
+        self.copying = Some((0, self.order.len()));
+    }
+
+    /// Copies the next so many keys with what came of them, but for those whose time is over meanwhile; `None` once all are.
+    pub(super) fn next_copied(&mut self, keys: usize) -> Option<Vec<(ScopedKey, KeyRecord)>> {
+        let (at, end) = self.copying.filter(|(at, end)| at < end)?;
+        let next = end.min(at + keys);
+        self.copying = Some((next, end));
+        let copied = self.order.range(at..next).filter_map(|(remembered, key)| {
+            let record = self.records.get(key).filter(|record| record.at == *remembered)?;
+            Some((*key, record.clone()))
+        });
+        Some(copied.collect())
+    }
+
+    pub(super) fn end_copy(&mut self) {
+        self.copying = None;
     }
 
     /// Every key still remembered at `now`, in no order.

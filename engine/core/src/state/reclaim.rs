@@ -92,8 +92,14 @@ impl State {
         }
     }
 
+    /// The next round is due as if one had begun just now.
+    pub(super) fn begin_rounds_here(&mut self) {
+        self.reclaim.began = (self.index.serials_used(), self.applied.1);
+    }
+
     /// Goes on by so many walks; returns whether the round has more to do.
     fn reclaim_walks(&mut self, walks: usize, haste: Haste) -> bool {
+        self.make_whole();
         for _ in 0..walks {
             let (walk, pass) = match self.reclaim.walk {
                 Some(under_way) => under_way,

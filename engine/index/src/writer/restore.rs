@@ -6,7 +6,7 @@ use super::slots::{Book, Slots};
 use super::{IndexConfig, IndexError, Writer, check};
 use crate::memory::Words;
 use crate::reader::{Core, Reader};
-use crate::slab::{RECORD_WORDS, SEGMENT_RECORDS, Segment, Slab};
+use crate::slab::{RECORD_WORDS, Record, SEGMENT_RECORDS, Segment, Slab, Tail, has_tail};
 use crate::sync::{Ordering, Shared};
 use crate::table::{BUCKET_WORDS, Generation, Table};
 use crate::word::{State, Word};
@@ -149,6 +149,37 @@ fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), R
     // A search ends at an empty place, and an insert needs one.
     ensure(taken <= table.words().len() / 4 * 3 + BUCKET_WORDS, "the table is too full")?;
     Ok((tokens, taken))
+}
+
+impl Writer {
+    /// Every record that a word names, in the order they were written: its slot, and what is kept of the token.
+    pub fn for_each_by_age(&self, mut visit: impl FnMut(u32, &Record, Option<&Tail>)) {
+        let places = self.slab.places() as usize;
+        // First which slots are named, then their records in one sweep: looking each of them up would cost ten times that.
+        let mut named = vec![0_u64; (self.slab.numbers() * places).div_ceil(64)];
+        let old = self.growth.as_ref().map(|growth| growth.old.words());
+        for word in old.into_iter().flatten().chain(self.new.words()) {
+            let word = Word(word.load(Ordering::Relaxed));
+            if !word.is_free() && !word.is_moved() {
+                named[word.slot() as usize / 64] |= 1 << (word.slot() % 64);
+            }
+        }
+        let numbers = 0..self.segments_end();
+        let mut by_age: Vec<_> =
+            numbers.filter_map(|number| Some((self.slots.book(number)?, number))).collect();
+        by_age.sort_unstable_by_key(|(book, _)| book.serial);
+        for (book, number) in by_age {
+            let segment = self.slab.segment(number).expect("a segment with a book is there");
+            for at in 0..book.used {
+                let slot = self.slab.slot_at(number, at);
+                if named[slot as usize / 64] & 1 << (slot % 64) != 0 {
+                    let words = segment.read(at);
+                    let tail = (has_tail(&words) && at + 1 < book.used).then(|| segment.read(at + 1));
+                    visit(slot, &Record::from_words(&words), tail.as_ref());
+                }
+            }
+        }
+    }
 }
 
 fn names_a_record(slab: &Slab, slots: &Slots, slot: u32) -> bool {
