@@ -55,8 +55,13 @@ pub struct SledStore {
     /// Segments behind the head that a crash left: empty, or not whole enough to be opened.
     leftovers: Vec<u64>,
     closed: ClosedSegments,
+    /// The active segment is to be closed once it is worth it ([`LogStore::close_segment`]).
+    is_to_close: bool,
     poisoned: Option<String>,
 }
+
+/// A segment is not closed before its time for less than this: an open one takes some 100 ms for each 200 MiB at a start.
+const CLOSED_BYTES_MIN: u64 = 16 << 20;
 
 /// Whether the log may be written, and what its anchor goes on with.
 #[derive(Clone, Copy)]
@@ -84,14 +89,17 @@ impl SledStore {
         segment_path(&self.dir, first)
     }
 
-    /// Closes the active segment and begins another one behind it, if it has grown to its size (point 5).
+    /// Closes the active segment and begins another one behind it, if it has grown to its size or is to be closed (point 5).
     fn rotate(&mut self) -> Result<(), SegmentError> {
         let next = self.head.sequence + 1;
         let path = self.segment_path(next);
         let Some(live) = &mut self.live else { return Ok(()) };
-        if live.active.bytes() < self.options.segment_bytes || self.segments.last() == Some(&next) {
+        let enough = if self.is_to_close { CLOSED_BYTES_MIN } else { self.options.segment_bytes };
+        let enough = enough.min(self.options.segment_bytes);
+        if live.active.bytes() < enough || self.segments.last() == Some(&next) {
             return Ok(());
         }
+        self.is_to_close = false;
         live.anchor.sync()?;
         // If we die after this line, the next start finds an empty segment and goes on in the one before.
         // Only a segment that is durable, with its name, takes the place of the one that readers still read from.
@@ -259,6 +267,10 @@ impl LogStore for SledStore {
 
     fn archive(&self) -> Box<dyn Archive> {
         Box::new(ClosedSegments::new(self.dir.clone(), self.options, COPIES_FOR_AUDIT))
+    }
+
+    fn close_segment(&mut self) {
+        self.is_to_close = true;
     }
 
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {

@@ -405,3 +405,31 @@ fn a_first_start_that_was_cut_short_at_any_step_is_made_good_by_the_next() {
     let refused = open(dir.path()).unwrap_err().to_string();
     assert!(refused.contains("remove it if"), "{refused}");
 }
+
+#[test]
+fn a_segment_that_is_to_be_closed_is_if_it_is_worth_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    let segments = || {
+        fs::read_dir(dir.path().join("log")).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir())
+    };
+    fill(&mut store, 2);
+    store.close_segment();
+    fill(&mut store, 2);
+    assert_eq!(segments().count(), 1, "for a few kilobytes none is closed");
+    // Commits of many batches, so that some 20 MB take few of them.
+    while store.head().sequence < 9_000 {
+        let mut batches = Vec::new();
+        let head = store.head();
+        for at in 0..100 {
+            batches.push(batch_after(head.sequence + 3 * at, 3, 6_900));
+        }
+        store.append(head, &batches, AppendKind::Ordinary).unwrap();
+    }
+    fill(&mut store, 1);
+    assert_eq!(segments().count(), 2, "the word given before still counts");
+    fill(&mut store, 3);
+    let head = store.head();
+    Box::new(store).close().unwrap();
+    assert_eq!(open(dir.path()).unwrap().head(), head);
+}

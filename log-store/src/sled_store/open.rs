@@ -316,6 +316,7 @@ impl SledStore {
             live: None,
             writing: Writing::Never,
             leftovers: Vec::new(),
+            is_to_close: false,
             poisoned: None,
         })
     }
