@@ -8,6 +8,7 @@ mod identity;
 mod log;
 mod output;
 mod serve;
+mod snapshot;
 mod target;
 mod tokens;
 
@@ -62,6 +63,9 @@ enum Command {
     /// Show, verify and replay the event log, of a running server or offline.
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// Have a snapshot written, list snapshots, verify them.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Show the counters of a running server.
     Stats(Stats),
     /// See all of it done for real, in a temporary directory, in under a minute.
@@ -104,6 +108,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Ending> {
         Command::Identity(identity) => identity.run(json),
         Command::Tenant(tenant) => tenant.run(json),
         Command::Log(log) => log.run(json),
+        Command::Snapshot(snapshot) => snapshot.run(json),
         Command::Stats(stats) => stats.target.with(async |client| {
             let stats: serde_json::Value = serde_json::from_str(&client.stats().await?)?;
             output::print(json, &stats, || serde_json::to_string_pretty(&stats).unwrap_or_default())

@@ -14,6 +14,7 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:7878";
 
 /// The largest segment and the largest reserve: 1 TiB.
 const SPACE_MIB_MAX: u64 = 1 << 20;
+const SNAPSHOT_MINUTES_MAX: u64 = 365 * 24 * 60;
 const CLOCK_JUMP_HOURS_MAX: u64 = 100 * 365 * 24;
 const CONNECTIONS_MAX: usize = 1 << 20;
 
@@ -41,6 +42,12 @@ pub struct ServerConfig {
     pub space_reserve_mib: u64,
     /// With fewer MiB free nothing is written.
     pub space_hard_mib: u64,
+    /// A snapshot is written once the log has grown by so many MiB since the last; 0 for never.
+    pub snapshot_log_mib: u64,
+    /// And once so many minutes have passed since, if anything was written; 0 for never.
+    pub snapshot_minutes: u64,
+    /// Read and verify the whole log at each start, whatever snapshots there are.
+    pub read_whole_log: bool,
     /// How many hours the wall clock may be ahead of the last event before it is doubted.
     pub clock_jump_max_hours: u64,
     /// The identity that a new log gives every right: the URI SAN of the first administrator's certificate.
@@ -62,6 +69,9 @@ impl Default for ServerConfig {
             segment_mib: 256,
             space_reserve_mib: 384,
             space_hard_mib: 16,
+            snapshot_log_mib: 256,
+            snapshot_minutes: 60,
+            read_whole_log: false,
             clock_jump_max_hours: 30 * 24,
             admin: crate::credentials::ADMIN.to_owned(),
             large_datagrams: false,
@@ -108,6 +118,11 @@ impl ServerConfig {
             (
                 (1..=SPACE_MIB_MAX).contains(&self.segment_mib),
                 "segment_mib: a segment has 1 MiB to 1 TiB (1048576 MiB)",
+            ),
+            (self.snapshot_log_mib <= SPACE_MIB_MAX, "snapshot_log_mib: at most 1 TiB (1048576 MiB)"),
+            (
+                self.snapshot_minutes <= SNAPSHOT_MINUTES_MAX,
+                "snapshot_minutes: at most a year (525600 minutes)",
             ),
             (self.space_reserve_mib <= SPACE_MIB_MAX, "space_reserve_mib: at most 1 TiB (1048576 MiB)"),
             (
@@ -166,6 +181,11 @@ impl ServerConfig {
              segment_mib = {}\n\
              space_reserve_mib = {}\n\
              space_hard_mib = {}\n\n\
+             # Snapshots: written once the log has grown by so much, or so much time has passed (0: never). A start\n\
+             # reads the log behind the newest one, or all of it.\n\
+             snapshot_log_mib = {}\n\
+             snapshot_minutes = {}\n\
+             read_whole_log = {}\n\n\
              # How far ahead of the last event the wall clock may be at a start before it is doubted.\n\
              clock_jump_max_hours = {}\n",
             self.listen,
@@ -178,6 +198,9 @@ impl ServerConfig {
             self.segment_mib,
             self.space_reserve_mib,
             self.space_hard_mib,
+            self.snapshot_log_mib,
+            self.snapshot_minutes,
+            self.read_whole_log,
             self.clock_jump_max_hours,
         )
     }

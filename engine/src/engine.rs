@@ -5,7 +5,10 @@ mod doors;
 mod entropy;
 mod open;
 mod reader_thread;
+mod recover;
 mod sequencer_thread;
+mod snapshot_desk;
+mod snapshot_thread;
 mod writer_thread;
 
 use std::sync::Arc;
@@ -23,10 +26,12 @@ use jeton_net::server::ReplyQueue;
 
 pub use doors::{DoorMaker, Doors};
 pub use open::OpenError;
-pub(crate) use open::anchor_of;
 use reader_thread::LogRead;
+pub(crate) use recover::anchor_of;
+pub use snapshot_desk::SnapshotSchedule;
 
 use crate::clock::Clock;
+use crate::snapshots::SnapshotDir;
 
 /// Commands waiting for the sequencer; past that they are refused as busy.
 const COMMANDS_MAX: usize = 1 << 16;
@@ -34,7 +39,7 @@ const COMMANDS_MAX: usize = 1 << 16;
 const LOG_READS_MAX: usize = 1_024;
 
 /// How an engine is to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Room for tokens.
     pub state: StateConfig,
@@ -42,11 +47,21 @@ pub struct EngineConfig {
     pub clock_jump_max_ms: u64,
     /// Believe the wall clock whatever it says.
     pub accept_clock: bool,
+    /// Where snapshots lie and when one is written; none are if this is `None`.
+    pub snapshots: Option<(SnapshotDir, SnapshotSchedule)>,
+    /// Read the whole log at the start although there is a snapshot.
+    pub read_whole_log: bool,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { state: StateConfig::default(), clock_jump_max_ms: 366 * 24 * 3_600_000, accept_clock: false }
+        Self {
+            state: StateConfig::default(),
+            clock_jump_max_ms: 366 * 24 * 3_600_000,
+            accept_clock: false,
+            snapshots: None,
+            read_whole_log: false,
+        }
     }
 }
 
@@ -91,6 +106,11 @@ struct Figures {
     commits: std::sync::atomic::AtomicU64,
     commit_ns: std::sync::atomic::AtomicU64,
     log_bytes: std::sync::atomic::AtomicU64,
+    /// The event of the last snapshot; 0 if there is none.
+    snapshot_event: std::sync::atomic::AtomicU64,
+    /// Snapshots written, and attempts that came to nothing, since the start.
+    snapshots: std::sync::atomic::AtomicU64,
+    snapshots_failed: std::sync::atomic::AtomicU64,
 }
 
 /// An open engine. Dropping it without [`Engine::stop`] loses nothing acknowledged; it only skips the tidying up.
@@ -101,10 +121,12 @@ pub struct Engine {
     stop: Sender<()>,
     is_stopping: Arc<AtomicBool>,
     reads: Sender<LogRead>,
+    snapshots: Sender<ReplyTo>,
     figures: Arc<Figures>,
     sequencer_thread: JoinHandle<()>,
     reader_thread: JoinHandle<()>,
     writer_thread: JoinHandle<Result<(), String>>,
+    snapshot_thread: JoinHandle<()>,
 }
 
 /// Why an engine did not stop in order.
@@ -165,6 +187,7 @@ impl Engine {
             clock: self.clock.clone(),
             commands: self.commands.clone(),
             reads: self.reads.clone(),
+            snapshots: self.snapshots.clone(),
             figures: Arc::clone(&self.figures),
         }
     }
@@ -181,8 +204,9 @@ impl Engine {
     /// [`StopError`]; what was acknowledged is durable all the same.
     pub fn stop(self) -> Result<(), StopError> {
         self.begin_stop();
-        drop((self.commands, self.stop));
+        drop((self.commands, self.stop, self.snapshots));
         self.sequencer_thread.join().map_err(|_| StopError::Panicked("sequencer"))?;
+        self.snapshot_thread.join().map_err(|_| StopError::Panicked("snapshot"))?;
         drop(self.reads);
         self.reader_thread.join().map_err(|_| StopError::Panicked("log reader"))?;
         let closed = self.writer_thread.join().map_err(|_| StopError::Panicked("log writer"))?;

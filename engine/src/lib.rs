@@ -12,5 +12,6 @@ pub mod config;
 pub mod credentials;
 mod engine;
 pub mod server;
+pub mod snapshots;
 
-pub use engine::{DoorMaker, Doors, Engine, EngineConfig, OpenError, ReplyTo, StopError};
+pub use engine::{DoorMaker, Doors, Engine, EngineConfig, OpenError, ReplyTo, SnapshotSchedule, StopError};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use jeton_core::state::StateConfig;
@@ -17,7 +18,8 @@ use jeton_net::tls::{TlsError, server_config};
 
 use crate::config::ServerConfig;
 use crate::credentials::{CredentialsError, Identities, RENEW_DAYS};
-use crate::engine::{Engine, EngineConfig, OpenError, StopError};
+use crate::engine::{Engine, EngineConfig, OpenError, SnapshotSchedule, StopError};
+use crate::snapshots::SnapshotDir;
 
 /// What a running server leaves in its data directory, for the client commands on the same machine.
 pub const RUNNING_FILE: &str = "server.json";
@@ -98,6 +100,10 @@ fn open_engine(lock: DataLock, config: &ServerConfig, accept_clock: bool) -> Res
     let mut new_log_id = [0; 16];
     getrandom::fill(&mut new_log_id).map_err(|error| ServeError::Entropy(error.to_string()))?;
     let store = SledStore::open_locked(lock, &config.data, store_options(config), new_log_id)?;
+    let schedule = SnapshotSchedule {
+        log_bytes: config.snapshot_log_mib << 20,
+        interval: Duration::from_secs(config.snapshot_minutes * 60),
+    };
     let engine_config = EngineConfig {
         state: StateConfig {
             tokens_initial: config.tokens_initial,
@@ -106,6 +112,8 @@ fn open_engine(lock: DataLock, config: &ServerConfig, accept_clock: bool) -> Res
         },
         clock_jump_max_ms: config.clock_jump_max_hours.saturating_mul(3_600_000),
         accept_clock,
+        snapshots: Some((SnapshotDir::of(&config.data), schedule)),
+        read_whole_log: config.read_whole_log,
     };
     Ok(Engine::open(Box::new(store), engine_config, &config.admin)?)
 }

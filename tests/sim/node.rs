@@ -23,6 +23,7 @@ use jeton_wire::doors::{QueueFull, Submit, Ticket, Validate};
 use super::client::Route;
 use super::disk::Disk;
 use super::workload::Asking;
+use super::world::Writing;
 
 pub(super) const LOG: LogId = LogId([7; 16]);
 pub(super) const PARTITION: Partition = Partition(0);
@@ -128,6 +129,10 @@ impl Submit for Doors {
     fn read_log(&self, _: Ticket, _: Sequence, _: u32) -> Result<(), QueueFull> {
         Err(QueueFull)
     }
+
+    fn take_snapshot(&self, _: Ticket) -> Result<(), QueueFull> {
+        Err(QueueFull)
+    }
 }
 
 /// A server between a start and a crash.
@@ -142,6 +147,13 @@ pub(super) struct Node {
     pub(super) is_stopping: bool,
     pub(super) turn_is_due: bool,
     pub(super) work_is_due: bool,
+    /// A snapshot under way.
+    pub(super) writing: Option<Writing>,
+}
+
+/// Small, so that the index has to grow, and segments fill up and are given up.
+pub(super) fn config(tokens_max: u32) -> StateConfig {
+    StateConfig { tokens_initial: 16, tokens_max, segment_records: 8, huge_pages: false }
 }
 
 /// Replays what a disk holds; the batches come back for the oracle.
@@ -150,9 +162,8 @@ pub(super) fn replay(
     tokens_max: u32,
     anchor: Option<ReplayAnchor>,
 ) -> Result<(State, Reader, ChainEnd, Vec<OpenBatch>), ReplayError> {
-    // Small, so that the index has to grow, and segments fill up and are given up.
-    let config = StateConfig { tokens_initial: 16, tokens_max, segment_records: 8, huge_pages: false };
-    let mut replay = Replay::new(LOG, PARTITION, config, anchor).expect("there is memory for 16 tokens");
+    let mut replay =
+        Replay::new(LOG, PARTITION, config(tokens_max), anchor).expect("there is memory for 16 tokens");
     let batches = disk.batches().iter().map(|batch| replay.apply(&batch.bytes));
     let batches = batches.collect::<Result<Vec<_>, _>>()?;
     let (state, reader, end) = replay.finish()?;
@@ -178,6 +189,7 @@ impl Node {
             is_stopping: false,
             turn_is_due: false,
             work_is_due: false,
+            writing: None,
         }
     }
 

@@ -3,17 +3,19 @@
 //!
 //! One seed is one run, always the same ([`run`]). Clients issue, validate, consume, renew and revoke through sessions;
 //! their connections are cut, their bytes arrive late and in pieces; the disk is slow, full, fails or loses what was not
-//! synced; the server crashes at any step and recovers from what the disk kept.
+//! synced; the server crashes at any step and recovers from what the disk kept. Snapshots are written beside all that, and
+//! damaged; most starts go on from one.
 //!
 //! Checked as it goes (`oracle`, `witness`): every verdict is exactly what a plain map of the same events says; no
 //! `valid` after an acknowledged revoke; nothing acknowledged is lost; a use is spent once; watermarks in order; the
-//! digest after a replay is that of the running state; once faults heal, everybody is answered.
+//! digest after a replay is that of the running state, and after a start from a snapshot that of a replay; once faults heal, everybody is answered.
 
 mod client;
 mod disk;
 mod model;
 mod node;
 mod oracle;
+mod parts;
 mod plan;
 pub mod rng;
 mod seen;
@@ -43,7 +45,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 25] = [
+pub const MISTAKES: [Mistake; 30] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::Core(CoreMutation::AnswerBeforeDurable),
@@ -69,6 +71,11 @@ pub const MISTAKES: [Mistake; 25] = [
     Mistake::Core(CoreMutation::FailureAcknowledged),
     Mistake::Core(CoreMutation::NewestNotCovered),
     Mistake::Core(CoreMutation::NumbersSeenEarly),
+    Mistake::Core(CoreMutation::SnapshotBeforeDurable),
+    Mistake::Core(CoreMutation::SnapshotForgetsRenewals),
+    Mistake::Core(CoreMutation::SnapshotAmidMarking),
+    Mistake::Core(CoreMutation::SnapshotForgetsUses),
+    Mistake::Core(CoreMutation::SnapshotUnlisted),
 ];
 
 impl Mistake {
@@ -151,7 +158,7 @@ pub fn run(seed: u64, mistake: Option<Mistake>) -> Result<Report, Broken> {
     jeton_core::mutation::set(core);
     let limits = limits(&mut rng);
     jeton_core::mutation::set_limits(limits);
-    let mut world = World::new(rng, mistake, limits.keys.is_some());
+    let mut world = World::new(rng, seed, mistake, limits.keys.is_some());
     // A panic is a broken promise like any other: it must not take the seeds after it along.
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     jeton_core::mutation::set(CoreMutation::None);

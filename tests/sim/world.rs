@@ -12,6 +12,7 @@ use super::client::{Client, Route, STREAMS, issued};
 use super::disk::Disk;
 use super::node::Node;
 use super::oracle::Oracle;
+use super::parts::Parts;
 use super::rng::Rng;
 use super::witness::Witness;
 use super::workload::{self, ADMIN, Ask, Pool, SERVICE};
@@ -20,12 +21,16 @@ use super::{Mistake, Report};
 mod clock;
 mod faults;
 mod server;
+mod snapshots;
 
 use clock::Clock;
 use faults::{Fault, Faults};
+pub(super) use snapshots::Writing;
 
 /// How long clients have to be answered in once all faults are healed.
 const HEALED_WITHIN_MS: u64 = 60_000;
+/// Sets the chance of snapshots apart from all other.
+const SNAPSHOT_SEEDS: u64 = 0x5a5a_0000_5a5a_0000;
 /// Which way bytes go on a connection.
 const TO_SERVER: usize = 0;
 const TO_CLIENT: usize = 1;
@@ -46,6 +51,7 @@ enum Event {
     Housekeeping(u64),
     Restart,
     Fault(Fault),
+    Snapshot(u64),
 }
 
 /// A connection.
@@ -95,10 +101,14 @@ pub(super) struct World {
     witness: Witness,
     trace: blake3::Hasher,
     report: Report,
+    parts: Parts,
+    /// The last snapshot of this incarnation's index.
+    snapshot_before: Option<jeton_core::snapshot::Manifest>,
+    snapshot_rng: Rng,
 }
 
 impl World {
-    pub(super) fn new(mut rng: Rng, mistake: Option<Mistake>, keys_are_few: bool) -> Self {
+    pub(super) fn new(mut rng: Rng, seed: u64, mistake: Option<Mistake>, keys_are_few: bool) -> Self {
         let faults = Faults::draw(&mut rng);
         let clock = Clock::new(&mut rng);
         let tokens_max = *rng.pick(&[80, 300, 20_000, 20_000, 20_000]);
@@ -129,6 +139,9 @@ impl World {
             witness: Witness::default(),
             trace: blake3::Hasher::new(),
             report: Report::default(),
+            parts: Parts::default(),
+            snapshot_before: None,
+            snapshot_rng: Rng::new(seed ^ SNAPSHOT_SEEDS),
         }
     }
 
@@ -202,6 +215,7 @@ impl World {
             Event::Housekeeping(incarnation) => (10, *incarnation, &[]),
             Event::Restart => (11, 0, &[]),
             Event::Fault(fault) => (12, *fault as u64, &[]),
+            Event::Snapshot(incarnation) => (13, *incarnation, &[]),
         };
         self.trace.update(&[kind]).update(&number.to_le_bytes()).update(bytes);
     }
@@ -234,6 +248,7 @@ impl World {
             Event::Housekeeping(incarnation) if incarnation == self.incarnation => {
                 return self.housekeeping();
             }
+            Event::Snapshot(incarnation) if incarnation == self.incarnation => return self.snapshot_step(),
             Event::Restart if self.node.is_none() => return self.start(),
             Event::Fault(fault) => return self.fault(fault),
             _ => {} // of an incarnation that is no more

@@ -422,6 +422,13 @@ impl<T> Sequencer<T> {
         self.state.begin_cut(self.end, renewals)
     }
 
+    /// Whether a renewal is decided and not published.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn has_unpublished_renewals(&self) -> bool {
+        self.publications.iter().any(|(_, publication)| matches!(publication, Publication::Renewal(..)))
+    }
+
     /// The next piece of the snapshot under way, some ten microseconds' worth. `None` once it has all, or if there is none.
     pub fn poll_snapshot(&mut self) -> Option<SnapshotPiece> {
         self.state.next_piece()

@@ -164,7 +164,7 @@ pub(super) fn read_all_offline(target: &Target) -> anyhow::Result<(Replay, u64)>
 
 /// Reads the whole log through a replay, from the files or from the server that has them open. `visit` says whether
 /// to go on.
-fn read_all(
+pub(super) fn read_all(
     target: &Target,
     visit: impl FnMut(&OpenBatch) -> anyhow::Result<bool>,
 ) -> anyhow::Result<(Replay, u64)> {

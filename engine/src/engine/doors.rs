@@ -28,6 +28,7 @@ pub struct DoorMaker {
     pub(super) clock: Clock,
     pub(super) commands: Sender<Command>,
     pub(super) reads: Sender<LogRead>,
+    pub(super) snapshots: Sender<ReplyTo>,
     pub(super) figures: Arc<Figures>,
 }
 
@@ -113,6 +114,9 @@ impl Validate for Doors {
             "commits": commits,
             "commit_us_mean": commit_ns.checked_div(commits).unwrap_or(0) / 1_000,
             "log_bytes_written": figures.log_bytes.load(Relaxed),
+            "snapshot_event": figures.snapshot_event.load(Relaxed),
+            "snapshots": figures.snapshots.load(Relaxed),
+            "snapshots_failed": figures.snapshots_failed.load(Relaxed),
             "log_failed": self.engine.view.registry().log_failed(),
             "clock_in_doubt": self.engine.clock.is_in_doubt(),
             "shards": self.shards.iter().map(|counters| shard_json(&counters.values())).collect::<Vec<_>>(),
@@ -152,5 +156,10 @@ impl Submit for Doors {
         let reply_to = ReplyTo::Shard(self.replies.clone(), ticket);
         let read = LogRead { reply_to, from, bytes_max: bytes_max as usize };
         self.engine.reads.try_send(read).map_err(|_| QueueFull)
+    }
+
+    fn take_snapshot(&self, ticket: Ticket) -> Result<(), QueueFull> {
+        let reply_to = ReplyTo::Shard(self.replies.clone(), ticket);
+        self.engine.snapshots.try_send(reply_to).map_err(|_| QueueFull)
     }
 }

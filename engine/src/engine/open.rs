@@ -5,24 +5,23 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
-use jeton_core::batch::ChainEnd;
-use jeton_core::numbers::{LogId, Partition, Sequence};
-use jeton_core::recovery::{Replay, ReplayAnchor, ReplayError};
+use jeton_core::numbers::Sequence;
+use jeton_core::recovery::ReplayError;
 use jeton_core::sequencer::{Restrictions, Sequencer};
-use jeton_core::state::{State, StateConfig};
+use jeton_core::snapshot::Manifest;
 use jeton_core::time::Millis;
-use jeton_core::view::{Reader, View};
-use jeton_log_store::{Anchor, AppendError, LogStore, Position, ReadError};
+use jeton_core::view::View;
+use jeton_log_store::{AppendError, LogStore, Position, ReadError};
 
 use super::entropy::EntropyPool;
 use super::reader_thread::{Reach, ReaderThread};
+use super::recover::{Recovered, recover};
 use super::sequencer_thread::SequencerThread;
+use super::snapshot_desk::{self, SnapshotSchedule};
 use super::writer_thread::WriterThread;
 use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX, ReplyTo};
 use crate::clock::Clock;
-
-/// What one read of the replay brings: bounded, because sled keeps what an iterator has read.
-const REPLAY_BYTES: usize = 1 << 20;
+use crate::snapshots::SnapshotDir;
 
 /// How long the first commit of a new log may take, and how often to look.
 const CREATION_PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +39,17 @@ pub enum OpenError {
     /// What was read ends elsewhere than the store says.
     #[error("the log's store says that it ends elsewhere than at {0}, where what it holds does")]
     End(Sequence),
+    /// A snapshot, which exists only once its event is durable, knows of more than the log has.
+    #[error(
+        "the log ends at {head}, but there is a snapshot of event {snapshot}: events that were acknowledged are gone. Restore \
+         the log; or, to go on without them, remove the folder `snapshots`"
+    )]
+    SnapshotAhead {
+        /// The event of the snapshot.
+        snapshot: Sequence,
+        /// The last event of the log.
+        head: Sequence,
+    },
     /// It cannot be written. All of it was read before, and nothing of it is lost.
     #[error(
         "the log was read, but cannot be written: {0}; it is as it was: make room or mend the disk, and start again"
@@ -56,29 +66,6 @@ pub enum OpenError {
     Thread(#[from] std::io::Error),
 }
 
-/// Reads a whole log through a replay.
-///
-/// # Errors
-/// [`OpenError`] with the first sequence number that is broken.
-fn replay(store: &mut dyn LogStore, config: StateConfig) -> Result<(State, Reader, ChainEnd), OpenError> {
-    let anchor = store.anchor().map(|anchor| anchor_of(&anchor));
-    let mut replay = Replay::new(LogId(store.log_id()), Partition(0), config, anchor)?;
-    loop {
-        let batches = store.read_from(replay.end().sequence.next().0, REPLAY_BYTES)?;
-        if batches.is_empty() {
-            return Ok(replay.finish()?);
-        }
-        for batch in &batches {
-            replay.apply(&batch.bytes)?;
-        }
-    }
-}
-
-/// A store's anchor as a replay wants it.
-pub(crate) fn anchor_of(anchor: &Anchor) -> ReplayAnchor {
-    ReplayAnchor { sequence: Sequence(anchor.position.sequence), hash: anchor.position.chain }
-}
-
 impl Engine {
     /// Opens the engine over a log. A new log begins with a client named `admin` that has every right.
     ///
@@ -86,7 +73,7 @@ impl Engine {
     /// [`OpenError`]; the log is as it was.
     pub fn open(mut store: Box<dyn LogStore>, config: EngineConfig, admin: &str) -> Result<Self, OpenError> {
         let began = Instant::now();
-        let (state, reader, end) = replay(&mut *store, config.state)?;
+        let Recovered { state, reader, end, snapshot } = recover(&mut *store, &config)?;
         if store.head() != (Position { sequence: end.sequence.0, chain: end.hash }) {
             return Err(OpenError::End(end.sequence));
         }
@@ -101,7 +88,7 @@ impl Engine {
             events = end.sequence.0,
             tokens = state.tokens(),
             replayed_ms,
-            "the log is verified and replayed"
+            "the log is read and whole"
         );
 
         let mut sequencer = Sequencer::new(state, end);
@@ -113,7 +100,7 @@ impl Engine {
                 "the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock"
             );
         }
-        let engine = Self::start(store, sequencer, view, clock)?;
+        let engine = Self::start(store, sequencer, view, clock, (config.snapshots, snapshot))?;
         engine.await_creation()?;
         Ok(engine)
     }
@@ -124,6 +111,7 @@ impl Engine {
         mut sequencer: Sequencer<ReplyTo>,
         view: View,
         clock: Clock,
+        snapshots: (Option<(SnapshotDir, SnapshotSchedule)>, Option<Manifest>),
     ) -> Result<Self, OpenError> {
         let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
         sequencer.set_restrictions(restrictions);
@@ -143,6 +131,7 @@ impl Engine {
         };
         let figures = Arc::new(Figures::default());
         let is_stopping = Arc::new(AtomicBool::new(false));
+        let close_segment = Arc::new(AtomicBool::new(false));
         let writing = WriterThread {
             store,
             commits: commit_receiver,
@@ -151,9 +140,17 @@ impl Engine {
             events,
             figures: Arc::clone(&figures),
             is_stopping: Arc::clone(&is_stopping),
+            close_segment: Arc::clone(&close_segment),
             is_low: false,
             has_failed: false,
         };
+        let (orders, snapshots, snapshot_thread) = snapshot_desk::set_up(
+            sequencer.state().registry(),
+            &figures,
+            &is_stopping,
+            &close_segment,
+            snapshots,
+        )?;
         let sequencing = SequencerThread {
             sequencer,
             clock: clock.clone(),
@@ -166,6 +163,7 @@ impl Engine {
             committing: None,
             ticked: Instant::now(),
             entropy: EntropyPool::default(),
+            snapshots,
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writer_thread = thread("jeton-log").spawn(move || writing.run())?;
@@ -178,10 +176,12 @@ impl Engine {
             stop,
             is_stopping,
             reads,
+            snapshots: orders,
             figures,
             sequencer_thread,
             reader_thread,
             writer_thread,
+            snapshot_thread,
         })
     }
 

@@ -14,6 +14,7 @@ use jeton_core::sequencer::{Commit, Restrictions, Sequencer};
 use jeton_net::doors::DoorReply;
 
 use super::entropy::EntropyPool;
+use super::snapshot_desk::SnapshotDesk;
 use super::{Command, Figures, ReplyTo};
 use crate::clock::Clock;
 
@@ -51,6 +52,7 @@ pub(super) struct SequencerThread {
     pub(super) committing: Option<Instant>,
     pub(super) ticked: Instant,
     pub(super) entropy: EntropyPool,
+    pub(super) snapshots: SnapshotDesk,
 }
 
 impl SequencerThread {
@@ -58,6 +60,7 @@ impl SequencerThread {
     /// written after it, what waits is indeterminate, and validation goes on with what readers were shown.
     pub(super) fn run(mut self) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.run_unguarded()));
+        self.snapshots.end();
         if ended.is_ok() {
             return;
         }
@@ -71,6 +74,7 @@ impl SequencerThread {
     }
 
     fn run_unguarded(&mut self) {
+        self.sequencer.handle_start();
         self.tick();
         let mut is_open = true;
         while is_open || !self.is_done() {
@@ -85,7 +89,7 @@ impl SequencerThread {
 
     /// Waits for something to do, but not if there is. Returns whether commands may still come.
     fn wait(&mut self, is_open: bool) -> bool {
-        if self.sequencer.has_work() {
+        if self.sequencer.has_work() || self.snapshots.has_work() {
             return true;
         }
         let closed = never();
@@ -109,7 +113,15 @@ impl SequencerThread {
                 }
                 self.restrict(|restrictions| restrictions.stopping = true);
             }
-            default(TICK) => {}
+            recv(self.snapshots.orders) -> order => match order {
+                Ok(reply_to) => self.snapshots.order(reply_to),
+                Err(_) => self.snapshots.orders = never(),
+            },
+            recv(self.snapshots.results) -> result => match result {
+                Ok(result) => self.snapshots.handle_result(&result, &mut self.sequencer, &self.figures),
+                Err(_) => self.snapshots.results = never(),
+            },
+            default(self.snapshots.patience(TICK)) => {}
         }
         still_open
     }
@@ -136,6 +148,7 @@ impl SequencerThread {
             self.sequencer.handle_work(self.clock.now());
         }
         self.commit();
+        self.snapshots.turn(&mut self.sequencer, &self.figures);
         self.reply();
         let marks = self.sequencer.watermarks();
         self.figures.assigned.store(marks.assigned.0, Relaxed);
@@ -216,6 +229,7 @@ impl SequencerThread {
             tracing::error!("the log did not answer for a minute: it takes no more writes");
             self.fail();
         }
+        self.snapshots.tick(&self.figures, self.sequencer.watermarks().assigned);
         let state = self.sequencer.state();
         self.figures.tokens.store(state.tokens() as u64, Relaxed);
         self.figures.subjects.store(state.subjects() as u64, Relaxed);

@@ -29,6 +29,8 @@ pub(super) struct WriterThread {
     pub(super) figures: Arc<Figures>,
     /// The engine is to stop: a commit that finds no space is given up.
     pub(super) is_stopping: Arc<AtomicBool>,
+    /// Set by whoever wrote a snapshot.
+    pub(super) close_segment: Arc<AtomicBool>,
     pub(super) is_low: bool,
     pub(super) has_failed: bool,
 }
@@ -87,6 +89,9 @@ impl WriterThread {
                 bytes: batch.bytes,
             })
             .collect();
+        if self.close_segment.swap(false, Acquire) {
+            self.store.close_segment();
+        }
         let began = Instant::now();
         let mut warned: Option<Instant> = None;
         loop {

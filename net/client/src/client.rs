@@ -15,6 +15,7 @@ use jeton_core::rights::Rights;
 use jeton_core::time::Seconds;
 use jeton_core::token::{Token, TokenId};
 use jeton_core::verdict::Answer;
+use jeton_wire::doors::SnapshotTaken;
 use jeton_wire::request::{Request, encode_validate};
 use jeton_wire::response::{HelloAck, Response};
 use tokio::sync::{Mutex, Semaphore};
@@ -424,6 +425,22 @@ impl Client {
     /// [`Error`].
     pub async fn server_info(&self) -> Result<HelloAck, Error> {
         Ok(self.linked().await?.ack)
+    }
+
+    /// Has the server write a snapshot, and waits until it is there, for as long as the connection lives: seconds, or minutes
+    /// beside heavy traffic.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Failed`] if none could be written.
+    pub async fn take_snapshot(&self) -> Result<SnapshotTaken, Error> {
+        let link = self.linked().await?;
+        match link.call(|id, into| Request::TakeSnapshot.encode(id, into)).await? {
+            Response::Snapshot(taken) => Ok(taken),
+            Response::Busy { .. } => Err(Error::Busy),
+            Response::NotAllowed => Err(Error::NotAllowed),
+            Response::Failed(message) => Err(Error::Failed(message)),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Whether the server is there.

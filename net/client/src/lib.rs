@@ -45,6 +45,7 @@ pub use jeton_core::rights::Rights;
 pub use jeton_core::time::Seconds;
 pub use jeton_core::token::{Token, TokenError, TokenId};
 pub use jeton_core::verdict::{Answer, AnswerFlags, Verdict};
+pub use jeton_wire::doors::SnapshotTaken;
 
 use jeton_core::claims::ResourceQuery;
 

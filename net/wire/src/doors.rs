@@ -69,6 +69,12 @@ pub trait Submit: 'static {
     /// # Errors
     /// [`QueueFull`].
     fn read_log(&self, ticket: Ticket, from: Sequence, bytes_max: u32) -> Result<(), QueueFull>;
+
+    /// Asks for a snapshot; it is answered once that is there.
+    ///
+    /// # Errors
+    /// [`QueueFull`].
+    fn take_snapshot(&self, ticket: Ticket) -> Result<(), QueueFull>;
 }
 
 /// An answer on its way back to a shard.
@@ -78,6 +84,21 @@ pub enum DoorReply {
     Command(Reply),
     /// To a read of the log.
     Log(Result<LogPage, String>),
+    /// To an order for a snapshot.
+    Snapshot(Result<SnapshotTaken, String>),
+}
+
+/// A snapshot that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotTaken {
+    /// The event it is of.
+    pub sequence: Sequence,
+    /// Tokens in it, dead ones that were not reclaimed yet among them.
+    pub tokens: u64,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Of these, bytes that had to be written; the rest was there from an earlier one.
+    pub bytes_written: u64,
 }
 
 /// A stretch of the log, as stored.

@@ -31,6 +31,7 @@ const CLIENTS: u8 = 0x33;
 const STATS: u8 = 0x34;
 const READ_LOG: u8 = 0x35;
 const PING: u8 = 0x36;
+const TAKE_SNAPSHOT: u8 = 0x37;
 
 /// The first frame on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub enum Request<'a> {
     },
     /// Are you there?
     Ping,
+    /// Write a snapshot now.
+    TakeSnapshot,
 }
 
 impl<'a> Request<'a> {
@@ -108,6 +111,7 @@ impl<'a> Request<'a> {
             STATS => Self::Stats,
             READ_LOG => Self::ReadLog { from: Sequence(cursor.u64()?), bytes_max: cursor.u32()? },
             PING => Self::Ping,
+            TAKE_SNAPSHOT => Self::TakeSnapshot,
             other => return Err(WireError::UnknownOpcode(other)),
         };
         cursor.end()?;
@@ -141,6 +145,7 @@ impl<'a> Request<'a> {
                 into.extend_from_slice(&bytes_max.to_le_bytes());
             }),
             Self::Ping => no_payload(into, PING),
+            Self::TakeSnapshot => no_payload(into, TAKE_SNAPSHOT),
         }
     }
 }

@@ -9,6 +9,7 @@ use jeton_core::outcome::Reply;
 use jeton_core::verdict::{Answer, AnswerFlags, Verdict};
 
 use crate::cursor::{Cursor, Put};
+use crate::doors::SnapshotTaken;
 use crate::error::WireError;
 use crate::frame::{Frame, append};
 
@@ -23,6 +24,7 @@ const CLIENTS: u8 = 0xb3;
 const STATS: u8 = 0xb4;
 const LOG_PAGE: u8 = 0xb5;
 const PONG: u8 = 0xb6;
+const SNAPSHOT: u8 = 0xb7;
 const BUSY: u8 = 0xf0;
 const NOT_ALLOWED: u8 = 0xf1;
 const FAILED: u8 = 0xf2;
@@ -92,6 +94,8 @@ pub enum Response {
     },
     /// To a ping.
     Pong,
+    /// A snapshot was written.
+    Snapshot(SnapshotTaken),
     /// A queue is full; nothing was done.
     Busy {
         /// When to try again, in milliseconds.
@@ -203,6 +207,7 @@ impl Response {
                 batches.iter().for_each(|batch| into.put_bytes(batch));
             }),
             Self::Pong => (PONG, &|_| {}),
+            Self::Snapshot(taken) => (SNAPSHOT, &|into| encode_snapshot(taken, into)),
             Self::Busy { retry_ms } => (BUSY, &|into| into.extend_from_slice(&retry_ms.to_le_bytes())),
             Self::NotAllowed => (NOT_ALLOWED, &|_| {}),
             Self::Failed(message) => (FAILED, &|into| into.put_text(message)),
@@ -236,6 +241,7 @@ impl Response {
             }
             LOG_PAGE => decode_page(&mut cursor)?,
             PONG => Self::Pong,
+            SNAPSHOT => Self::Snapshot(decode_snapshot(&mut cursor)?),
             BUSY => Self::Busy { retry_ms: cursor.u32()? },
             NOT_ALLOWED => Self::NotAllowed,
             FAILED => Self::Failed(cursor.text()?.to_owned()),
@@ -261,6 +267,21 @@ fn decode_ack(cursor: &mut Cursor<'_>) -> Result<HelloAck, WireError> {
         log: LogId(cursor.array()?),
         partition: Partition(cursor.u16()?),
         published: Sequence(cursor.u64()?),
+    })
+}
+
+fn encode_snapshot(taken: &SnapshotTaken, into: &mut Vec<u8>) {
+    for number in [taken.sequence.0, taken.tokens, taken.bytes, taken.bytes_written] {
+        into.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn decode_snapshot(cursor: &mut Cursor<'_>) -> Result<SnapshotTaken, WireError> {
+    Ok(SnapshotTaken {
+        sequence: Sequence(cursor.u64()?),
+        tokens: cursor.u64()?,
+        bytes: cursor.u64()?,
+        bytes_written: cursor.u64()?,
     })
 }
 

@@ -354,7 +354,8 @@ impl Session {
             DoorReply::Log(Ok(page)) => {
                 Response::LogPage { first: page.first, head: page.head, batches: page.batches }
             }
-            DoorReply::Log(Err(message)) => Response::Failed(message),
+            DoorReply::Snapshot(Ok(taken)) => Response::Snapshot(taken),
+            DoorReply::Log(Err(message)) | DoorReply::Snapshot(Err(message)) => Response::Failed(message),
         };
         response.encode(waiting.request, out);
         Some(stream)

@@ -13,6 +13,7 @@ use jeton_core::rights::Rights;
 use jeton_core::time::{Millis, Seconds};
 use jeton_core::token::{Token, TokenId};
 use jeton_core::verdict::{Answer, AnswerFlags, Verdict};
+use jeton_wire::doors::SnapshotTaken;
 use jeton_wire::frame::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, split};
 use jeton_wire::request::{Hello, Request, encode_validate};
 use jeton_wire::response::{HelloAck, Response};
@@ -75,6 +76,7 @@ fn requests() -> Vec<Vec<u8>> {
         Request::Stats,
         Request::ReadLog { from: Sequence(9), bytes_max: 1_000 },
         Request::Ping,
+        Request::TakeSnapshot,
     ];
     for (at, command) in commands().into_iter().enumerate() {
         let key = (at % 2 == 0).then_some(IdempotencyKey([at as u8; 16]));
@@ -193,6 +195,12 @@ fn responses() -> Vec<Vec<u8>> {
         Response::Stats("{}".to_owned()),
         Response::LogPage { first: Sequence(1), head: Sequence(9), batches: vec![vec![], vec![1, 2, 3]] },
         Response::Pong,
+        Response::Snapshot(SnapshotTaken {
+            sequence: Sequence(9),
+            tokens: 8,
+            bytes: 7_000,
+            bytes_written: 600,
+        }),
         Response::Busy { retry_ms: 5 },
         Response::NotAllowed,
         Response::Failed("why".to_owned()),

@@ -10,6 +10,7 @@ use super::super::Mistake;
 use super::super::node::{Node, replay};
 use super::super::rng::Rng;
 use super::super::workload::ADMIN;
+use super::snapshots::Started;
 use super::{Event, Phase, World};
 
 /// Something that goes wrong by itself, now and then.
@@ -146,6 +147,7 @@ impl World {
         }
         self.report.crashes += 1;
         self.lied_about = self.disk.crash(&mut self.rng);
+        self.parts.crash(&mut self.snapshot_rng);
         self.hang_up();
         let pause = self.rng.within(1..600);
         self.schedule(self.now + pause, Event::Restart);
@@ -200,8 +202,14 @@ impl World {
         self.start_after_lies()?;
         self.start_after_tampering()?;
         let anchor = self.anchor();
-        let (state, reader, end, batches) = replay(&self.disk, self.tokens_max, anchor)
+        let (mut state, mut reader, end, batches) = replay(&self.disk, self.tokens_max, anchor)
             .map_err(|error| format!("a whole log is refused: {error}"))?;
+        if let Started::From(other, its_reader) = self.start_from_snapshot(anchor)? {
+            if other.digest() != state.digest() {
+                return Err("a start from a snapshot ends in another state than a replay".to_owned());
+            }
+            (state, reader) = (*other, its_reader);
+        }
         self.witness.recovered(end.sequence)?;
         self.oracle.recovered(&batches)?;
         let accept = self.phase == Phase::Healing || self.rng.one_in(2);

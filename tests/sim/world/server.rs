@@ -95,6 +95,7 @@ impl World {
     /// What follows on any input: more work, a commit, answers; and a look at what readers see now.
     pub(super) fn after_input(&mut self) -> Result<(), String> {
         self.commit();
+        self.maybe_snapshot();
         let Some(node) = &mut self.node else { return Ok(()) };
         if node.sequencer.has_work() && !std::mem::replace(&mut node.work_is_due, true) {
             let slow = if self.rng.one_in(4) { self.faults.slow_work } else { 1 };

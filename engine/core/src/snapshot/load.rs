@@ -113,17 +113,21 @@ impl Manifest {
     /// The manifest of the snapshot of an event.
     ///
     /// # Errors
-    /// [`SnapshotError`], also if it is of another log.
-    pub fn read(
-        store: &impl PartStore,
-        sequence: Sequence,
-        (log, partition): (LogId, Partition),
-    ) -> Result<Self, SnapshotError> {
-        let manifest = read_manifest(store, sequence)?;
-        if manifest.log != log.0 || manifest.partition != partition.0 {
-            return Err(SnapshotError::Foreign { found: LogId(manifest.log), expected: log });
+    /// [`SnapshotError`].
+    pub fn read(store: &impl PartStore, sequence: Sequence) -> Result<Self, SnapshotError> {
+        read_manifest(store, sequence)
+    }
+
+    /// This, if it is of that log.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Foreign`].
+    pub fn check_log(self, (log, partition): (LogId, Partition)) -> Result<Self, SnapshotError> {
+        if self.log == log.0 && self.partition == partition.0 {
+            Ok(self)
+        } else {
+            Err(SnapshotError::Foreign { found: LogId(self.log), expected: log })
         }
-        Ok(manifest)
     }
 
     /// Compares the hash of every part.

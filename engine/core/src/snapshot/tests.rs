@@ -117,7 +117,7 @@ fn snapshot(
 }
 
 fn load(files: &Files, sequence: Sequence, config: StateConfig) -> Result<Restored, SnapshotError> {
-    let manifest = Manifest::read(files, sequence, (LOG, Partition(0)))?;
+    let manifest = Manifest::read(files, sequence)?.check_log((LOG, Partition(0)))?;
     let mut loading = Loading::new(manifest, files, config)?;
     for load in loading.loads() {
         load.run(files)?;
@@ -253,7 +253,7 @@ fn a_snapshot_of_another_log_or_for_another_configuration_is_refused() {
     let mut files = Files::default();
     let (manifest, _) = snapshot(&mut engine, None, &mut files, |_| {});
     let sequence = Sequence(manifest.sequence);
-    let foreign = Manifest::read(&files, sequence, (LogId([1; 16]), Partition(0)));
+    let foreign = manifest.check_log((LogId([1; 16]), Partition(0)));
     assert!(matches!(foreign, Err(SnapshotError::Foreign { .. })));
     let refused = |config| matches!(load(&files, sequence, config), Err(SnapshotError::Configuration(_)));
     assert!(refused(StateConfig { segment_records: 16, ..SMALL }));

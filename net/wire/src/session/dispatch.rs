@@ -2,6 +2,7 @@
 
 use jeton_core::check::Checks;
 use jeton_core::command::Submission;
+use jeton_core::numbers::TenantNo;
 use jeton_core::rights::{Caller, Rights};
 use jeton_core::verdict::Verdict;
 
@@ -94,6 +95,15 @@ impl Session {
                 self.hand_over(from, Refusing::AllButTaking, next_ticket, out, read);
                 return;
             }
+            Request::TakeSnapshot => {
+                if !caller.may(Rights::ADMIN, TenantNo::EVERY) {
+                    self.refuse(from.request, out);
+                    return;
+                }
+                let take = |ticket| doors.take_snapshot(ticket);
+                self.hand_over(from, Refusing::AllButTaking, next_ticket, out, take);
+                return;
+            }
             Request::Hello(_) => {
                 self.acknowledge(from.request, doors, out);
                 return;
@@ -144,5 +154,5 @@ impl Session {
 
 /// The log holds every tenant's events: only who may audit everywhere reads it.
 fn may_audit(caller: &Caller) -> bool {
-    caller.may(Rights::AUDIT, jeton_core::numbers::TenantNo::EVERY)
+    caller.may(Rights::AUDIT, TenantNo::EVERY)
 }

@@ -13,7 +13,7 @@ use jeton_core::verdict::Verdict;
 
 use super::*;
 use crate::CloseCode;
-use crate::doors::{LogPage, QueueFull};
+use crate::doors::{LogPage, QueueFull, SnapshotTaken};
 use crate::frame::{RESPONSE_BYTES_MAX, append};
 use crate::request::{Hello, encode_validate};
 
@@ -24,6 +24,7 @@ struct Doors {
     is_full: Cell<bool>,
     submitted: RefCell<Vec<(Ticket, Submission)>>,
     reads: RefCell<Vec<(Ticket, Sequence)>>,
+    snapshots: RefCell<Vec<Ticket>>,
 }
 
 impl Default for Doors {
@@ -34,6 +35,7 @@ impl Default for Doors {
             is_full: Cell::new(false),
             submitted: RefCell::default(),
             reads: RefCell::default(),
+            snapshots: RefCell::default(),
         }
     }
 }
@@ -99,6 +101,11 @@ impl Submit for Doors {
 
     fn read_log(&self, ticket: Ticket, from: Sequence, _: u32) -> Result<(), QueueFull> {
         self.reads.borrow_mut().push((ticket, from));
+        Ok(())
+    }
+
+    fn take_snapshot(&self, ticket: Ticket) -> Result<(), QueueFull> {
+        self.snapshots.borrow_mut().push(ticket);
         Ok(())
     }
 }
@@ -309,6 +316,21 @@ fn a_client_without_rights_is_refused_and_reads_of_the_log_need_the_audit_right(
     auditor.session.handle_reply(ticket, DoorReply::Log(Ok(page)), &auditor.doors, &mut out);
     let Response::LogPage { batches, .. } = &responses(&out)[0].1 else { panic!("no page") };
     assert_eq!(*batches, [vec![1, 2], vec![3]]);
+}
+
+#[test]
+fn a_snapshot_is_for_those_to_order_who_administer_everything() {
+    let mut auditor = Bench::greeted(Doors { rights: Rights::AUDIT, ..Doors::default() });
+    assert!(matches!(auditor.ask(&Request::TakeSnapshot, 5), Response::NotAllowed));
+    let mut admin = Bench::greeted(Doors { rights: Rights::ADMIN, ..Doors::default() });
+    let mut frame = Vec::new();
+    Request::TakeSnapshot.encode(6, &mut frame);
+    assert!(admin.give(&frame).unwrap().is_empty(), "it is answered once it is there");
+    let ticket = admin.doors.snapshots.borrow()[0];
+    let taken = SnapshotTaken { sequence: Sequence(4), tokens: 3, bytes: 200, bytes_written: 100 };
+    let mut out = Vec::new();
+    admin.session.handle_reply(ticket, DoorReply::Snapshot(Ok(taken)), &admin.doors, &mut out);
+    assert!(matches!(responses(&out)[0], (6, Response::Snapshot(told)) if told == taken));
 }
 
 #[test]

@@ -105,4 +105,8 @@ impl Submit for Doors {
     fn read_log(&self, ticket: Ticket, _: Sequence, _: u32) -> Result<(), QueueFull> {
         self.take(ticket)
     }
+
+    fn take_snapshot(&self, ticket: Ticket) -> Result<(), QueueFull> {
+        self.take(ticket)
+    }
 }

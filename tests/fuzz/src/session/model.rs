@@ -199,7 +199,8 @@ impl Model {
             }
             Request::Write { .. } if rights.is_empty() => Kind::NotAllowed,
             Request::ReadLog { .. } if !rights.contains(Rights::AUDIT) => Kind::NotAllowed,
-            Request::Write { .. } | Request::ReadLog { .. } => return Ok(None),
+            Request::TakeSnapshot if !rights.contains(Rights::ADMIN) => Kind::NotAllowed,
+            Request::Write { .. } | Request::ReadLog { .. } | Request::TakeSnapshot => return Ok(None),
             Request::Clients => if_allowed(Rights::ADMIN, Kind::Told),
             Request::Stats => if_allowed(Rights::AUDIT, Kind::Told),
             _ => Kind::Told,

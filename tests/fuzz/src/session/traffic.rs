@@ -29,7 +29,7 @@ pub(super) fn raw(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 
 /// A request of any kind.
 pub(super) fn request(input: &mut Unstructured<'_>, id: u64) -> Result<Vec<u8>> {
-    let request = match input.int_in_range(0..=13_u8)? {
+    let request = match input.int_in_range(0..=14_u8)? {
         0..=4 => return validate(input, id),
         5 => Request::Hello(Hello {
             version_min: input.int_in_range(0..=2)?,
@@ -46,6 +46,7 @@ pub(super) fn request(input: &mut Unstructured<'_>, id: u64) -> Result<Vec<u8>> 
         10 => Request::Claims(ClaimsNo(1)),
         11 => Request::Subject(SubjectNo(1)),
         12 => Request::Write { key: None, command: issue(input)? },
+        13 => Request::TakeSnapshot,
         _ => Request::Write {
             key: bool::arbitrary(input)?.then_some(IdempotencyKey([1; 16])),
             command: Command::Revoke(RevokeTarget::Id(TokenId([1; 16]))),

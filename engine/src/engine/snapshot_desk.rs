@@ -1,0 +1,241 @@
+//! The sequencer's side of snapshots: when one is due, and handing its pieces over between commands.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use jeton_core::numbers::Sequence;
+use jeton_core::registry::Registry;
+use jeton_core::sequencer::Sequencer;
+use jeton_core::snapshot::{Manifest, SnapshotPiece};
+use jeton_net::doors::{DoorReply, SnapshotTaken};
+
+use super::snapshot_thread::{SnapshotInput, SnapshotResult, SnapshotThread};
+use super::{Figures, ReplyTo};
+use crate::snapshots::SnapshotDir;
+
+/// Pieces copied before commands get their turn: a quarter of a millisecond or so.
+const PIECES_PER_TURN: usize = 16;
+/// Pieces on their way to the thread that writes them: 4 MiB. Past that the copy waits.
+const PIECES_MAX: usize = 64;
+/// Snapshots that were asked for and are waited for.
+const ORDERS_MAX: usize = 64;
+
+/// When a snapshot is written without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotSchedule {
+    /// Once the log has grown by so many bytes since the last; 0 for never.
+    pub log_bytes: u64,
+    /// Once so much time has passed since the last, if anything was written; zero for never.
+    pub interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// One is wanted, and begins when nothing is in the way.
+    Due,
+    /// The sequencer copies.
+    Copying,
+    /// The other thread writes.
+    Writing,
+}
+
+impl SnapshotSchedule {
+    /// Only when one is asked for.
+    pub const NEVER: Self = Self { log_bytes: 0, interval: Duration::ZERO };
+}
+
+pub(super) struct SnapshotDesk {
+    schedule: SnapshotSchedule,
+    /// Who asks for one.
+    pub(super) orders: Receiver<ReplyTo>,
+    pieces: Sender<SnapshotInput>,
+    pub(super) results: Receiver<SnapshotResult>,
+    phase: Phase,
+    /// Asked while one was under way: they get the next.
+    next: Vec<ReplyTo>,
+    waiting: Vec<ReplyTo>,
+    /// A piece that found no room.
+    held: Option<SnapshotPiece>,
+    /// The log's bytes and events at the last one, and when that was.
+    last: (u64, Sequence, Instant),
+}
+
+/// Starts the thread that writes snapshots, if there is a folder for them; returns where they are asked for, the sequencer's
+/// desk and the thread. `before` is the snapshot that the state comes from.
+pub(super) fn set_up(
+    registry: &Arc<Registry>,
+    figures: &Figures,
+    is_stopping: &Arc<AtomicBool>,
+    close_segment: &Arc<AtomicBool>,
+    (config, before): (Option<(SnapshotDir, SnapshotSchedule)>, Option<Manifest>),
+) -> io::Result<(Sender<ReplyTo>, SnapshotDesk, JoinHandle<()>)> {
+    let (orders, order_receiver) = bounded(ORDERS_MAX);
+    let (pieces, piece_receiver) = bounded(PIECES_MAX);
+    let (result_sender, results) = bounded(1);
+    let last = before.as_ref().map_or(0, |before| before.sequence);
+    figures.snapshot_event.store(last, Relaxed);
+    let (dir, schedule) = config.unzip();
+    let writing = SnapshotThread {
+        dir,
+        input: piece_receiver,
+        results: result_sender,
+        registry: Arc::clone(registry),
+        is_stopping: Arc::clone(is_stopping),
+        close_segment: Arc::clone(close_segment),
+        before,
+    };
+    let desk = SnapshotDesk {
+        schedule: schedule.unwrap_or(SnapshotSchedule::NEVER),
+        orders: order_receiver,
+        pieces,
+        results,
+        phase: Phase::Idle,
+        next: Vec::new(),
+        waiting: Vec::new(),
+        held: None,
+        last: (0, Sequence(last), Instant::now()),
+    };
+    let thread = std::thread::Builder::new().name("jeton-snapshot".to_owned());
+    Ok((orders, desk, thread.spawn(move || writing.run())?))
+}
+
+impl SnapshotDesk {
+    /// Somebody asks for a snapshot.
+    pub(super) fn order(&mut self, reply_to: ReplyTo) {
+        if self.waiting.len() + self.next.len() >= ORDERS_MAX {
+            reply_to.send(DoorReply::Snapshot(Err("too many wait for a snapshot already".to_owned())));
+            reply_to.ring();
+            return;
+        }
+        self.next.push(reply_to);
+    }
+
+    /// How long the sequencer may wait for something else.
+    pub(super) fn patience(&self, usual: Duration) -> Duration {
+        match self.phase {
+            // The other thread makes room piece by piece.
+            Phase::Copying => Duration::from_millis(1),
+            Phase::Idle | Phase::Due | Phase::Writing => usual,
+        }
+    }
+
+    /// Whether there is something to copy, and room for it.
+    pub(super) fn has_work(&self) -> bool {
+        self.phase == Phase::Copying && !self.pieces.is_full()
+    }
+
+    /// Asks for one if it is time.
+    pub(super) fn tick(&mut self, figures: &Figures, assigned: Sequence) {
+        let (bytes, sequence, at) = self.last;
+        let grown = figures.log_bytes.load(Relaxed).saturating_sub(bytes);
+        let by_log = self.schedule.log_bytes > 0 && grown >= self.schedule.log_bytes;
+        let by_time = !self.schedule.interval.is_zero()
+            && at.elapsed() >= self.schedule.interval
+            && assigned > sequence;
+        if self.phase == Phase::Idle && (by_log || by_time || !self.next.is_empty()) {
+            self.phase = Phase::Due;
+        }
+    }
+
+    /// Goes on with what is under way. To be called when a commit was just taken: then nothing waits to be sealed.
+    pub(super) fn turn(&mut self, sequencer: &mut Sequencer<ReplyTo>, figures: &Figures) {
+        while let Ok(reply_to) = self.orders.try_recv() {
+            self.order(reply_to);
+        }
+        if self.phase == Phase::Idle && !self.next.is_empty() {
+            self.phase = Phase::Due;
+        }
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Due => self.begin(sequencer, figures),
+            Phase::Copying => self.copy(sequencer),
+            Phase::Writing => {}
+        }
+        if let Ok(result) = self.results.try_recv() {
+            self.handle_result(&result, sequencer, figures);
+        }
+    }
+
+    /// The thread that writes is through with the snapshot, one way or the other.
+    pub(super) fn handle_result(
+        &mut self,
+        result: &SnapshotResult,
+        sequencer: &mut Sequencer<ReplyTo>,
+        figures: &Figures,
+    ) {
+        self.finish(result, figures);
+        sequencer.end_snapshot();
+    }
+
+    fn begin(&mut self, sequencer: &mut Sequencer<ReplyTo>, figures: &Figures) {
+        let Some(cut) = sequencer.begin_snapshot() else { return };
+        self.last = (figures.log_bytes.load(Relaxed), cut.end().sequence, Instant::now());
+        self.waiting.append(&mut self.next);
+        self.phase = Phase::Copying;
+        // There is room: of the one before nothing is under way any more.
+        if self.pieces.try_send(SnapshotInput::Begin(Box::new(cut))).is_err() {
+            self.handle_result(
+                &Err("the thread that writes snapshots is gone".to_owned()),
+                sequencer,
+                figures,
+            );
+        }
+    }
+
+    fn copy(&mut self, sequencer: &mut Sequencer<ReplyTo>) {
+        for _ in 0..PIECES_PER_TURN {
+            let input = match self.held.take().or_else(|| sequencer.poll_snapshot()) {
+                Some(piece) => SnapshotInput::Piece(piece),
+                None => SnapshotInput::Whole,
+            };
+            let is_whole = matches!(input, SnapshotInput::Whole);
+            match self.pieces.try_send(input) {
+                Ok(()) if is_whole => {
+                    self.phase = Phase::Writing;
+                    return;
+                }
+                Ok(()) => {}
+                Err(TrySendError::Full(SnapshotInput::Piece(piece))) => {
+                    self.held = Some(piece);
+                    return;
+                }
+                Err(_) => return, // full, or gone: then its result says so
+            }
+        }
+    }
+
+    fn finish(&mut self, result: &SnapshotResult, figures: &Figures) {
+        if let Ok(report) = result {
+            figures.snapshot_event.store(report.sequence.0, Relaxed);
+            figures.snapshots.fetch_add(1, Relaxed);
+        } else {
+            figures.snapshots_failed.fetch_add(1, Relaxed);
+        }
+        self.phase = Phase::Idle;
+        self.held = None;
+        for reply_to in self.waiting.drain(..) {
+            let taken = result.as_ref().map(|report| SnapshotTaken {
+                sequence: report.sequence,
+                tokens: report.tokens,
+                bytes: report.bytes,
+                bytes_written: report.bytes_written,
+            });
+            reply_to.send(DoorReply::Snapshot(taken.map_err(Clone::clone)));
+            reply_to.ring();
+        }
+    }
+
+    /// Whoever still waits is told that nothing comes.
+    pub(super) fn end(&mut self) {
+        for reply_to in self.waiting.drain(..).chain(self.next.drain(..)) {
+            reply_to.send(DoorReply::Snapshot(Err("the server stops".to_owned())));
+            reply_to.ring();
+        }
+    }
+}
