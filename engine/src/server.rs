@@ -112,7 +112,10 @@ fn open_engine(lock: DataLock, config: &ServerConfig, accept_clock: bool) -> Res
         },
         clock_jump_max_ms: config.clock_jump_max_hours.saturating_mul(3_600_000),
         accept_clock,
-        snapshots: Some((SnapshotDir::of(&config.data), schedule)),
+        snapshots: Some((
+            SnapshotDir::of(&config.data).keeping_free(config.space_reserve_mib << 21),
+            schedule,
+        )),
         read_whole_log: config.read_whole_log,
     };
     Ok(Engine::open(Box::new(store), engine_config, &config.admin)?)

@@ -25,19 +25,41 @@ pub type FoundSnapshot = (Sequence, Result<Manifest, SnapshotError>);
 
 /// The files of snapshots in one folder.
 #[derive(Clone, Debug)]
-pub struct SnapshotDir(PathBuf);
+pub struct SnapshotDir {
+    path: PathBuf,
+    /// Bytes of the disk that are left to the log.
+    keep_free: u64,
+}
 
 impl SnapshotDir {
     /// The snapshots of a data directory. The folder need not be there yet.
     #[must_use]
     pub fn of(data: &Path) -> Self {
-        Self(data.join(SNAPSHOTS_DIR))
+        Self { path: data.join(SNAPSHOTS_DIR), keep_free: 0 }
+    }
+
+    /// The same, of which nothing is written that would leave less than so many bytes free on the disk.
+    #[must_use]
+    pub fn keeping_free(self, bytes: u64) -> Self {
+        Self { keep_free: bytes, ..self }
+    }
+
+    fn check_space(&self, bytes: usize) -> io::Result<()> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let needed = self.keep_free.saturating_add(bytes as u64);
+        if free >= needed {
+            return Ok(());
+        }
+        let words =
+            format!("{free} bytes are free on the disk; with what is kept for the log it takes {needed}");
+        Err(io::Error::new(io::ErrorKind::StorageFull, words))
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Makes the folder if it is missing, and removes what a writer that died has left unfinished.
@@ -45,14 +67,14 @@ impl SnapshotDir {
     /// # Errors
     /// As the system says.
     pub fn prepare(&self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        for entry in fs::read_dir(&self.0)? {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
             if path.to_string_lossy().ends_with(UNFINISHED) {
                 fs::remove_file(path)?;
             }
         }
-        match self.0.parent() {
+        match self.path.parent() {
             Some(parent) => File::open(parent)?.sync_all(),
             None => Ok(()),
         }
@@ -112,32 +134,34 @@ impl SnapshotDir {
 
 impl PartStore for SnapshotDir {
     fn names(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names =
+            fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
     fn size(&self, name: &str) -> io::Result<u64> {
-        fs::metadata(self.0.join(name)).map(|found| found.len())
+        fs::metadata(self.path.join(name)).map(|found| found.len())
     }
 
     fn read(&self, name: &str, into: &mut [u8]) -> io::Result<()> {
-        File::open(self.0.join(name))?.read_exact(into)
+        File::open(self.path.join(name))?.read_exact(into)
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = self.0.join(format!("{name}{UNFINISHED}"));
+        self.check_space(bytes.len())?;
+        let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
         let mut file =
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        fs::rename(&unfinished, self.0.join(name))
+        fs::rename(&unfinished, self.path.join(name))
     }
 
     fn sync_names(&mut self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        File::open(&self.path)?.sync_all()
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.0.join(name))
+        fs::remove_file(self.path.join(name))
     }
 }

@@ -52,7 +52,14 @@ impl SnapshotThread {
             // Pieces of one that was given up are let go.
             let SnapshotInput::Begin(cut) = input else { continue };
             let began = Instant::now();
+            let log = self.registry.log();
             let result = self.write(*cut);
+            // What older ones needed goes, and what was written for nothing.
+            if let Some(mut dir) = self.dir.clone().filter(|dir| dir.path().is_dir())
+                && let Err(error) = prune(&mut dir, log)
+            {
+                tracing::warn!(%error, "what older snapshots needed is not removed yet");
+            }
             say(&result, began.elapsed());
             if self.results.send(result.map_err(|error| error.to_string())).is_err() {
                 return;
@@ -86,9 +93,6 @@ impl SnapshotThread {
         let (manifest, report) = writer.commit(self.registry.published(), &mut dir)?;
         self.before = Some(manifest);
         self.close_segment.store(true, Ordering::Release);
-        if let Err(error) = prune(&mut dir) {
-            tracing::warn!(%error, "what older snapshots needed is not removed yet");
-        }
         Ok(report)
     }
 

@@ -73,10 +73,7 @@ impl World {
             match writing.writer.write_next(&mut self.parts) {
                 Ok(true) => {}
                 Ok(false) => return self.commit_snapshot(writing),
-                Err(_) => {
-                    self.report.seen.note("a part that rotted, noticed by the next snapshot");
-                    return Ok(());
-                }
+                Err(error) => return Err(format!("a snapshot cannot be written: {error}")),
             }
         }
         node.writing = Some(writing);
@@ -95,7 +92,7 @@ impl World {
         let (manifest, _) = writing.writer.commit(durable, &mut self.parts).map_err(|e| e.to_string())?;
         self.snapshot_before = Some(manifest);
         self.report.seen.note("a snapshot written");
-        prune(&mut self.parts).map_err(|e| e.to_string())
+        prune(&mut self.parts, (LOG, PARTITION)).map_err(|e| e.to_string())
     }
 
     /// Starts from the newest snapshot that can be used.

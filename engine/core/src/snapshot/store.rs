@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::{MANIFEST_BYTES_MAX, Manifest, PartRef};
-use crate::numbers::Sequence;
+use crate::numbers::{LogId, Partition, Sequence};
 
 /// Snapshots kept: the newest, and the one before it in case something is wrong with that.
 pub const SNAPSHOTS_KEPT: usize = 2;
@@ -87,24 +87,24 @@ pub fn snapshots(store: &impl PartStore) -> io::Result<Vec<Sequence>> {
     Ok(found)
 }
 
-/// Removes all but the newest [`SNAPSHOTS_KEPT`] snapshots, and the parts that none of those needs. Called once the newest
-/// was verified.
+/// Removes all but the newest [`SNAPSHOTS_KEPT`] snapshots of this log, and the parts that none of those needs. Called once
+/// the newest was verified.
 ///
 /// # Errors
 /// As the system says; what is left over is removed another time.
-pub fn prune(store: &mut impl PartStore) -> io::Result<()> {
-    let all = snapshots(store)?;
-    let (kept, old) = all.split_at(all.len().min(SNAPSHOTS_KEPT));
-    let mut needed = HashSet::new();
-    for sequence in kept {
-        // One that cannot be read needs nothing: it will never be used.
-        if let Ok(manifest) = read_manifest(store, *sequence) {
-            needed.extend(manifest.parts().map(part_name));
+pub fn prune(store: &mut impl PartStore, log: (LogId, Partition)) -> io::Result<()> {
+    let (mut kept, mut old) = (Vec::new(), Vec::new());
+    for sequence in snapshots(store)? {
+        // One that cannot be read, or is of a log that was here before, will never be used.
+        match read_manifest(store, sequence).and_then(|manifest| manifest.check_log(log)) {
+            Ok(manifest) if kept.len() < SNAPSHOTS_KEPT => kept.push(manifest),
+            _ => old.push(sequence),
         }
     }
+    let needed: HashSet<_> = kept.iter().flat_map(Manifest::parts).map(part_name).collect();
     // Manifests first: one without its parts would look damaged.
     for sequence in old {
-        store.remove(&manifest_name(*sequence))?;
+        store.remove(&manifest_name(sequence))?;
     }
     store.sync_names()?;
     for name in store.names()?.iter().filter(|name| is_part_name(name) && !needed.contains(*name)) {

@@ -1,0 +1,270 @@
+//! Snapshots of a real server on real files: what a start makes of them, whole, damaged, foreign or ahead of the log.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jeton_client::{Check, Client, IdempotencyKey, RevokeTarget, Token, Verdict};
+use jeton_tests::{Server, StartFailure, issue_for, name, run};
+
+/// Tokens of every kind that a snapshot has to know.
+struct Tokens {
+    live: Token,
+    revoked: Token,
+    limited: Token,
+    of_bob: Token,
+    member: Token,
+}
+
+async fn one(client: &Client, change: impl FnOnce(&mut jeton_client::IssueTokens)) -> Token {
+    let mut issue = issue_for(&["alice"]);
+    change(&mut issue);
+    client.issue(issue, None).await.unwrap().tokens.remove(0)
+}
+
+const KEY: IdempotencyKey = IdempotencyKey([4; 16]);
+
+impl Tokens {
+    async fn issue(admin: &Client) -> Self {
+        let (live, revoked) = (one(admin, |_| {}).await, one(admin, |_| {}).await);
+        admin.revoke(RevokeTarget::Token(revoked.clone())).await.unwrap();
+        let limited = one(admin, |issue| issue.uses_max = 3).await;
+        admin.consume(&limited, &Check::live(), Some(KEY)).await.unwrap();
+        let of_bob = one(admin, |issue| issue.subjects = vec![name("bob")]).await;
+        let member = one(admin, |issue| issue.parent = Some(live.id)).await;
+        Self { live, revoked, limited, of_bob, member }
+    }
+
+    /// What a server has to say of them that has never stopped, and one that has.
+    async fn check(&self, admin: &Client) {
+        let verdict = async |token| admin.validate(token, &Check::live()).await.unwrap().verdict;
+        assert_eq!(verdict(&self.live).await, Verdict::Valid);
+        assert_eq!(verdict(&self.revoked).await, Verdict::Revoked);
+        assert_eq!(verdict(&self.limited).await, Verdict::ConsumeRequired);
+        assert_eq!(verdict(&self.of_bob).await, Verdict::Valid);
+        assert_eq!(verdict(&self.member).await, Verdict::Valid);
+        let (answer, uses_left) = admin.consume(&self.limited, &Check::live(), Some(KEY)).await.unwrap();
+        assert_eq!(
+            (answer.verdict, uses_left),
+            (Verdict::Valid, 2),
+            "the key is remembered, and the use spent"
+        );
+    }
+}
+
+fn digest(data: &Path) -> String {
+    let replay = run(data, &["--json", "log", "replay"], "");
+    assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
+    let value: serde_json::Value = serde_json::from_slice(&replay.stdout).unwrap();
+    value["digest"].as_str().unwrap().to_owned()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &to)
+        } else {
+            drop(fs::copy(entry.path(), to).unwrap())
+        }
+    }
+}
+
+fn files(data: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        fs::read_dir(data.join("snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// How often servers of this directory have said so.
+fn times(server: &Server, words: &str) -> usize {
+    server.log().matches(words).count()
+}
+
+const LOADED: &str = "a snapshot is loaded";
+const PASSED_OVER: &str = "a snapshot is passed over";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_goes_on_from_its_snapshot_and_the_events_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let admin = server.admin().await;
+    let tokens = Tokens::issue(&admin).await;
+    let taken = admin.take_snapshot().await.unwrap();
+    assert!(taken.tokens == 5 && taken.bytes_written == taken.bytes, "{taken:?}");
+    let late = one(&admin, |_| {}).await;
+    server.kill9();
+    let server = Server::start(dir.path());
+    assert_eq!(times(&server, LOADED), 1);
+    let admin = server.admin().await;
+    tokens.check(&admin).await;
+    assert_eq!(admin.validate(&late, &Check::live()).await.unwrap().verdict, Verdict::Valid);
+    let revoke = |target| async { admin.revoke(target).await.unwrap().report.revoked };
+    let bob = RevokeTarget::Subject { tenant: name("default"), subject: name("bob") };
+    assert_eq!(revoke(bob).await, 1, "the subject's tokens are known");
+    assert_eq!(revoke(RevokeTarget::Family(tokens.member.id)).await, 2, "and the family");
+    // Another one: what has not changed is not written again.
+    let again = admin.take_snapshot().await.unwrap();
+    assert!(again.sequence > taken.sequence && again.bytes_written < again.bytes, "{again:?}");
+    server.terminate();
+    let verified = run(dir.path(), &["--json", "snapshot", "verify", "--against-log"], "");
+    let words = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.status.success() && words.matches("\"ok\":true").count() == 2, "{words}");
+    let server = Server::start(dir.path());
+    assert_eq!(times(&server, LOADED), 2);
+    let admin = server.admin().await;
+    assert_eq!(admin.validate(&tokens.member, &Check::live()).await.unwrap().verdict, Verdict::Revoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_changed_in_a_snapshot_a_start_serves_what_the_log_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    let admin = server.admin().await;
+    let tokens = Tokens::issue(&admin).await;
+    admin.take_snapshot().await.unwrap();
+    server.terminate();
+    let (digest, names) = (digest(&data), files(&data));
+    // The manifest, which comes last, and some of the parts; each byte of each is the turn of a test of the format.
+    for (at, file) in names.iter().rev().step_by(3).enumerate() {
+        let copy = dir.path().join(format!("copy {at}"));
+        copy_dir(&data, &copy);
+        let file = copy.join("snapshots").join(file.file_name().unwrap());
+        let mut bytes = fs::read(&file).unwrap();
+        match at % 3 {
+            0 => bytes.truncate(bytes.len() / 2),
+            1 => bytes.clear(),
+            _ => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+            }
+        }
+        fs::write(&file, bytes).unwrap();
+        let refused = run(&copy, &["snapshot", "verify"], "");
+        assert_eq!(refused.status.code(), Some(2), "{} is not as it was", file.display());
+        let _ = fs::remove_file(copy.join("server.log"));
+        let server = Server::start(&copy);
+        assert_eq!((times(&server, LOADED), times(&server, PASSED_OVER)), (0, 1), "{}", server.log());
+        let admin = server.admin().await;
+        tokens.check(&admin).await;
+        // The next one does not rely on what is damaged.
+        admin.take_snapshot().await.unwrap_or_else(|_| panic!("{}", server.log()));
+        server.terminate();
+        assert_eq!(self::digest(&copy), digest);
+        let verified = run(&copy, &["snapshot", "verify", "--against-log"], "");
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_knows_more_than_the_log_is_a_reason_not_to_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, older) = (dir.path().join("data"), dir.path().join("older"));
+    let server = Server::start(&data);
+    one(&server.admin().await, |_| {}).await;
+    server.terminate();
+    copy_dir(&data, &older);
+    let server = Server::start(&data);
+    let admin = server.admin().await;
+    one(&admin, |_| {}).await;
+    admin.take_snapshot().await.unwrap();
+    server.terminate();
+    copy_dir(&data.join("snapshots"), &older.join("snapshots"));
+    let Err(StartFailure::Ended { status, words }) = Server::try_start(&older, &[]) else {
+        panic!("it started");
+    };
+    assert_eq!(status.code(), Some(2));
+    assert!(
+        words.contains("events that were acknowledged are gone") && words.contains("`snapshots`"),
+        "{words}"
+    );
+    fs::remove_dir_all(older.join("snapshots")).unwrap();
+    drop(Server::start(&older));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_about_in_the_folder_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    let server = Server::start(&other);
+    server.admin().await.take_snapshot().await.unwrap();
+    server.terminate();
+    let server = Server::start(&data);
+    let tokens = Tokens::issue(&server.admin().await).await;
+    server.terminate();
+    // A snapshot of another log, one that was cut short, and files that are nothing of ours.
+    copy_dir(&other.join("snapshots"), &data.join("snapshots"));
+    fs::write(data.join("snapshots/part-00.unfinished"), b"half a part").unwrap();
+    fs::write(data.join("snapshots/snapshot-00000000000000000001"), b"").unwrap();
+    fs::write(data.join("snapshots/README"), b"notes").unwrap();
+    let listed = run(&data, &["snapshot", "list"], "");
+    let words = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(words.contains("of another log") && words.contains("unusable"), "{words}");
+    let server = Server::start(&data);
+    assert_eq!((times(&server, LOADED), times(&server, PASSED_OVER)), (0, 2), "{}", server.log());
+    let admin = server.admin().await;
+    tokens.check(&admin).await;
+    admin.take_snapshot().await.unwrap();
+    server.terminate();
+    assert!(!data.join("snapshots/part-00.unfinished").exists() && data.join("snapshots/README").exists());
+    let verified = run(&data, &["snapshot", "verify", "--against-log"], "");
+    assert!(verified.status.success(), "what was of no use is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_written_is_explained_and_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("snapshots"), b"no folder").unwrap();
+    let server = Server::start(dir.path());
+    let admin = server.admin().await;
+    let tokens = Tokens::issue(&admin).await;
+    let error = admin.take_snapshot().await.unwrap_err().to_string();
+    assert!(error.contains("exists") || error.contains("irectory"), "{error}");
+    tokens.check(&admin).await;
+    let stats: serde_json::Value = serde_json::from_str(&admin.stats().await.unwrap()).unwrap();
+    assert_eq!((&stats["snapshots"], &stats["snapshots_failed"]), (&0.into(), &1.into()));
+    server.terminate();
+    fs::remove_file(dir.path().join("snapshots")).unwrap();
+    // More is to be kept free for the log than any disk has.
+    let server = Server::start_with(
+        dir.path(),
+        "127.0.0.1:0",
+        &[("JETON_SPACE_RESERVE_MIB", "1048576"), ("JETON_SPACE_HARD_MIB", "0")],
+    );
+    let error = server.admin().await.take_snapshot().await.unwrap_err().to_string();
+    assert!(error.contains("kept for the log"), "{error}");
+    assert!(files(dir.path()).is_empty(), "nothing is left of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_written_by_themselves_and_only_administrators_order_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), "127.0.0.1:0", &[("JETON_SNAPSHOT_LOG_MIB", "1")]);
+    let admin = server.admin().await;
+    let subjects: Vec<String> = (0..256).map(|at| format!("somebody {at}")).collect();
+    let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
+    let mut issued = 0;
+    while files_or_none(dir.path()).is_none() && issued < 200 {
+        admin.issue(issue_for(&subjects), None).await.unwrap();
+        issued += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(files_or_none(dir.path()).is_some(), "{}", server.log());
+    let made = run(dir.path(), &["identity", "create", "auditor", "--rights", "audit,issue"], "");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let auditor = server.client_as("auditor").await;
+    assert!(matches!(auditor.take_snapshot().await, Err(jeton_client::Error::NotAllowed)));
+    let now = run(dir.path(), &["snapshot", "now"], "");
+    let words = String::from_utf8_lossy(&now.stdout).into_owned();
+    assert!(now.status.success() && words.starts_with("a snapshot of event "), "{words}");
+}
+
+fn files_or_none(data: &Path) -> Option<()> {
+    let names = fs::read_dir(data.join("snapshots")).ok()?;
+    let is_manifest = |name: &str| name.starts_with("snapshot-") && !name.ends_with("unfinished");
+    names.filter_map(Result::ok).any(|entry| is_manifest(&entry.file_name().to_string_lossy())).then_some(())
+}
