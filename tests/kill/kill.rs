@@ -2,7 +2,8 @@
 //!
 //! After each restart everything that was acknowledged is checked ([`Ledger`]): what was issued is good, what was revoked
 //! is dead, no use is given back, a key has its first outcome. A write that a kill cut off may have happened or not; what
-//! it turned out to be stays. The schedule follows from the seed; when exactly a kill falls does not.
+//! it turned out to be stays. In half of the rounds snapshots are ordered all the while, so that kills fall into those too; most
+//! starts go on from one. The schedule follows from the seed; when exactly a kill falls does not.
 
 mod ledger;
 mod load;
@@ -10,7 +11,7 @@ mod load;
 use std::path::Path;
 use std::time::Duration;
 
-use jeton_client::{Client, Config, Identity};
+use jeton_client::{Client, Config, Error, Identity};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -65,6 +66,10 @@ pub struct Report {
     pub tokens: u64,
     /// Segments of the last log.
     pub segments: u64,
+    /// Snapshots that were written.
+    pub snapshots: u64,
+    /// Starts that went on from one.
+    pub from_snapshots: u64,
 }
 
 /// Runs a plan.
@@ -119,6 +124,8 @@ async fn one_log(seed: u64, first: u64, rounds: u64, dir: &Path, report: &mut Re
     }
     server.terminate();
     verify(dir, report)?;
+    let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+    report.from_snapshots += log.matches("a snapshot is loaded").count() as u64;
     let entries = std::fs::read_dir(dir.join("log")).map_err(|error| error.to_string())?;
     let is_segment = |entry: &std::fs::DirEntry| entry.file_name().len() == 20;
     report.segments = entries.filter_map(Result::ok).filter(is_segment).count() as u64;
@@ -153,7 +160,15 @@ fn create_identities(dir: &Path, workers: &[Worker]) -> Result<(), String> {
 fn verify(dir: &Path, report: &mut Report) -> Result<(), String> {
     let verified = run(dir, &["log", "verify"], "");
     report.verified += 1;
-    if verified.status.success() { Ok(()) } else { Err(format!("the log does not verify: {verified:?}")) }
+    if !verified.status.success() {
+        return Err(format!("the log does not verify: {verified:?}"));
+    }
+    let has_any = run(dir, &["snapshot", "list"], "").stdout.starts_with(b"event");
+    let verified = run(dir, &["snapshot", "verify", "--against-log"], "");
+    if has_any && !verified.status.success() {
+        return Err(format!("a snapshot does not verify: {verified:?}"));
+    }
+    Ok(())
 }
 
 /// Start, check, load, kill.
@@ -184,6 +199,7 @@ async fn one_round(
             worked.map(|()| worker)
         });
     }
+    let snapshots = tokio::spawn(order_snapshots(rng.one_in(2), server.admin().await));
     tokio::time::sleep(Duration::from_millis(rng.within(LOAD_MS))).await;
     end(rng, server, report).await;
     let _ = is_over.send(true);
@@ -192,11 +208,30 @@ async fn one_round(
         workers.push(worked?);
     }
     workers.sort_by_key(|worker| worker.number);
+    report.snapshots += snapshots.await.map_err(|error| error.to_string())??;
     let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
     if log.contains("panicked") {
         return Err(format!("a panic: {log}"));
     }
     Ok(workers)
+}
+
+/// Orders one snapshot after the other until the server is gone; returns how many were written.
+async fn order_snapshots(are_wanted: bool, admin: Client) -> Result<u64, String> {
+    let mut written = 0;
+    if !are_wanted {
+        return Ok(0);
+    }
+    loop {
+        match admin.take_snapshot().await {
+            Ok(_) => written += 1,
+            // It stops, or was killed.
+            Err(Error::Closed(_) | Error::Connect { .. } | Error::Deadline | Error::Busy) => break,
+            Err(Error::Failed(words)) if words.contains("stops") => break,
+            Err(other) => return Err(format!("a snapshot: {other}")),
+        }
+    }
+    Ok(written)
 }
 
 /// Ends a server under load: most are killed, some while they stop, and a few are let stop.
