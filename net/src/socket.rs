@@ -4,6 +4,7 @@ pub(crate) mod options;
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -62,8 +63,8 @@ impl Default for ReceiveBuffer {
     }
 }
 
-/// Binds one socket for each shard to the same address, in the order of the shards. The first binding is exclusive,
-/// so that a second server on the same port is noticed.
+/// Binds one socket for each shard to the same address, in the order of the shards, and has the kernel steer datagrams to
+/// them by connection id. The first binding is exclusive, so that a second server on the same port is noticed.
 ///
 /// # Errors
 /// [`BindError`].
@@ -78,7 +79,14 @@ pub fn bind_shards(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, Bi
     let probe = bind_patiently(address).map_err(describe)?;
     let bound = probe.local_addr().map_err(describe)?;
     drop(probe);
-    (0..shards).map(|_| Socket::bind(bound, true).map_err(describe)).collect()
+    let sockets: Vec<_> =
+        (0..shards).map(|_| Socket::bind(bound, true).map_err(describe)).collect::<Result<_, _>>()?;
+    if let Some(first) = sockets.first().filter(|_| shards > 1)
+        && let Err(error) = options::steer_by_connection_id(first.socket.as_fd(), shards as u32)
+    {
+        tracing::warn!(%error, "no steering by connection id: clients that change their address lose their connection");
+    }
+    Ok(sockets)
 }
 
 /// Binds an address that a process killed a moment ago may still hold: the kernel takes its rings apart only after it

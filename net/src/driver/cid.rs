@@ -1,6 +1,7 @@
 //! Connection ids that say which shard they belong to: the first byte modulo the number of shards.
 //!
-//! The seam for steering: a filter on the socket can send a datagram to its shard whatever address it comes from.
+//! A filter on the sockets hands each datagram to the shard that its id names, whatever address it comes from
+//! (`socket/options.rs`).
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
