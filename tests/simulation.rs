@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 49] = [
+const SITUATIONS: [&str; 51] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -48,6 +48,8 @@ const SITUATIONS: [&str; 49] = [
     "another tail",
     "behind",
     "busy",
+    "three clients waited for their turns",
+    "decided ahead of a full commit",
     "too slow",
     "renewed",
     "rights changed",

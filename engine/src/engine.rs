@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
 use jeton_core::command::Submission;
+use jeton_core::fair_queue::QueueLimits;
 use jeton_core::numbers::Sequence;
 use jeton_core::outcome::Reply;
 use jeton_core::state::StateConfig;
@@ -33,8 +34,11 @@ pub use snapshot_desk::SnapshotSchedule;
 use crate::clock::Clock;
 use crate::snapshots::SnapshotDir;
 
-/// Commands waiting for the sequencer; past that they are refused as busy.
-const COMMANDS_MAX: usize = 1 << 16;
+/// Commands on their way to the sequencer's thread, which puts them into the lines of their clients; past that they are
+/// refused as busy. Room for what comes while the thread is at something else, which takes it milliseconds.
+const COMMANDS_MAX: usize = 1 << 14;
+/// Commands that wait for their turn there; past that they are answered busy. One client has half of it at most.
+const QUEUE_LIMITS: QueueLimits = QueueLimits { commands_max: 1 << 16, per_client_max: 1 << 15 };
 /// Reads of the log waiting for the thread that does them.
 const LOG_READS_MAX: usize = 1_024;
 

@@ -108,7 +108,8 @@ impl Client {
 
     /// Puts something first that no chance decides on.
     pub(super) fn begin_with(&mut self, command: Command) {
-        self.retries.push_back((Ask::Write(Some([0xfe; 16]), command), 0));
+        let key = [0xfe - self.retries.len() as u8; 16];
+        self.retries.push_back((Ask::Write(Some(key), command), 0));
     }
 
     /// Asks something: returns the number of the request, the stream it goes over and its bytes.

@@ -1,12 +1,13 @@
 //! One incarnation of the server: sequencer, view and sessions, between one start and the crash that ends it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jeton_core::batch::{ChainEnd, OpenBatch};
 use jeton_core::check::Checks;
 use jeton_core::command::Submission;
+use jeton_core::fair_queue::{FairQueue, QueueLimits, Serving};
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::{ClaimsNo, LogId, Partition, Sequence, SubjectNo};
 use jeton_core::recovery::{Replay, ReplayAnchor, ReplayError};
@@ -22,13 +23,17 @@ use jeton_wire::doors::{QueueFull, Submit, Ticket, Validate};
 
 use super::client::Route;
 use super::disk::Disk;
+use super::turns::Turns;
 use super::workload::Asking;
 use super::world::Writing;
 
 pub(super) const LOG: LogId = LogId([7; 16]);
 pub(super) const PARTITION: Partition = Partition(0);
 /// Commands that wait for the sequencer; small, so that it is full now and then.
-const QUEUE_MAX: usize = 12;
+const QUEUE: QueueLimits = QueueLimits { commands_max: 16, per_client_max: 10 };
+
+/// A command that waits for the sequencer: the connection and ticket that it came with, and what it is.
+pub(super) type Waiting = ((u64, Ticket), Submission);
 
 /// Something that a session asked of the reading door, and what it was told.
 pub(super) enum Asked {
@@ -51,7 +56,9 @@ pub(super) struct Doors {
     view: View,
     pub(super) now: Cell<Millis>,
     asked: RefCell<Vec<Asked>>,
-    queue: RefCell<VecDeque<(u64, Ticket, Submission)>>,
+    queue: RefCell<FairQueue<(u64, Ticket)>>,
+    /// What that has to come to.
+    turns: RefCell<Turns>,
     /// The connection that is being served.
     serving: Cell<u64>,
 }
@@ -118,11 +125,10 @@ impl Validate for Doors {
 
 impl Submit for Doors {
     fn submit(&self, ticket: Ticket, submission: Submission) -> Result<(), QueueFull> {
-        let mut queue = self.queue.borrow_mut();
-        if queue.len() >= QUEUE_MAX {
-            return Err(QueueFull);
-        }
-        queue.push_back((self.serving.get(), ticket, submission));
+        let kept = submission.clone();
+        let taken = self.queue.borrow_mut().handle_submission((self.serving.get(), ticket), submission);
+        taken.map_err(|_| QueueFull)?;
+        self.turns.borrow_mut().taken_in(ticket, &kept);
         Ok(())
     }
 
@@ -171,12 +177,13 @@ pub(super) fn replay(
 }
 
 impl Node {
-    pub(super) fn new(state: State, reader: Reader, end: ChainEnd, now: Millis) -> Self {
+    pub(super) fn new(state: State, reader: Reader, end: ChainEnd, now: Millis, quantum: u64) -> Self {
         let doors = Doors {
             view: View::new(reader, Arc::clone(state.registry())),
             now: Cell::new(now),
             asked: RefCell::default(),
-            queue: RefCell::default(),
+            queue: RefCell::new(FairQueue::new(QUEUE)),
+            turns: RefCell::new(Turns::new(quantum)),
             serving: Cell::new(0),
         };
         Self {
@@ -200,9 +207,24 @@ impl Node {
         session.handle_data(from.stream, data, now_ms, &self.doors, &mut self.next_ticket, out).is_ok()
     }
 
-    /// The next command for the sequencer.
-    pub(super) fn next_command(&self) -> Option<(u64, Ticket, Submission)> {
-        self.doors.queue.borrow_mut().pop_front()
+    /// The next command for the sequencer, if it may decide one.
+    pub(super) fn next_command(&self) -> Result<Option<Waiting>, String> {
+        let serving = if self.sequencer.is_ahead() { Serving::Taking } else { Serving::Everything };
+        let next = self.doors.queue.borrow_mut().poll_submission(serving);
+        if let Some(((_, ticket), submission)) = &next {
+            self.doors.turns.borrow_mut().served(*ticket, submission, serving)?;
+        }
+        Ok(next)
+    }
+
+    /// A commit has left.
+    pub(super) fn committed(&self) {
+        self.doors.queue.borrow_mut().handle_commit();
+    }
+
+    /// How many clients wait for the sequencer.
+    pub(super) fn clients_waiting(&self) -> usize {
+        self.doors.turns.borrow().clients()
     }
 
     pub(super) fn has_commands(&self) -> bool {

@@ -19,6 +19,7 @@ mod parts;
 mod plan;
 pub mod rng;
 mod seen;
+mod turns;
 mod witness;
 mod workload;
 mod world;
@@ -45,7 +46,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 30] = [
+pub const MISTAKES: [Mistake; 33] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::Core(CoreMutation::AnswerBeforeDurable),
@@ -76,6 +77,9 @@ pub const MISTAKES: [Mistake; 30] = [
     Mistake::Core(CoreMutation::SnapshotAmidMarking),
     Mistake::Core(CoreMutation::SnapshotForgetsUses),
     Mistake::Core(CoreMutation::SnapshotUnlisted),
+    Mistake::Core(CoreMutation::ClientNeverServed),
+    Mistake::Core(CoreMutation::TurnWithoutEnd),
+    Mistake::Core(CoreMutation::OrderWithinClientSwapped),
 ];
 
 impl Mistake {
@@ -158,7 +162,7 @@ pub fn run(seed: u64, mistake: Option<Mistake>) -> Result<Report, Broken> {
     jeton_core::mutation::set(core);
     let limits = limits(&mut rng);
     jeton_core::mutation::set_limits(limits);
-    let mut world = World::new(rng, seed, mistake, limits.keys.is_some());
+    let mut world = World::new(rng, seed, mistake, &limits);
     // A panic is a broken promise like any other: it must not take the seeds after it along.
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     jeton_core::mutation::set(CoreMutation::None);
@@ -183,6 +187,8 @@ fn limits(rng: &mut Rng) -> SmallLimits {
         reclaim_kept_ms: one_of(&[None, Some(0), Some(0)]).map(|ms| ms as u64),
         reclaim_epoch_ms: one_of(&[None, Some(1), Some(500)]).map(|ms| ms as u64),
         events_in_flight: one_of(&[None, None, Some(40)]),
+        events_ahead: one_of(&[None, Some(1), Some(6)]),
+        queue_quantum: one_of(&[None, Some(1), Some(2)]).map(|cost| cost as u64),
         family_tokens: one_of(&[None, None, Some(4)]),
         keys: one_of(&[None, None, None, None, None, None, None, Some(50)]),
     }

@@ -13,6 +13,7 @@ use super::rng::Rng;
 
 pub(super) const ADMIN: &str = "spiffe://sim/admin";
 pub(super) const SERVICE: &str = "spiffe://sim/service";
+pub(super) const OTHER_SERVICE: &str = "spiffe://sim/other-service";
 const OTHER_TENANT: &str = "other";
 const SUBJECTS: [&str; 5] = ["ann", "bob", "cid", "dan", "eve"];
 const AUDIENCES: [Option<&str>; 4] = [None, None, Some("api"), Some("web")];
@@ -246,7 +247,10 @@ fn target(pool: &Pool, rng: &mut Rng) -> RevokeTarget {
         22..40 => RevokeTarget::Token(pool.token(rng)),
         40..72 => RevokeTarget::Subject { tenant: tenant(rng), subject: one_of(&SUBJECTS, rng) },
         72..88 => RevokeTarget::Family(pool.token(rng).id),
-        88..92 => RevokeTarget::Client { tenant: tenant(rng), client: one_of(&[ADMIN, SERVICE], rng) },
+        88..92 => RevokeTarget::Client {
+            tenant: tenant(rng),
+            client: one_of(&[ADMIN, SERVICE, OTHER_SERVICE], rng),
+        },
         92..98 => {
             let pattern = rng.pick(&PATTERNS).parse().expect("a pattern");
             RevokeTarget::Resource { tenant: tenant(rng), pattern }
@@ -258,7 +262,8 @@ fn target(pool: &Pool, rng: &mut Rng) -> RevokeTarget {
 fn change_rights(rng: &mut Rng) -> Command {
     let rights = Rights::from_bits(rng.below(32) as u8).expect("rights without admin");
     let tenant = if rng.one_in(5) { name("*") } else { tenant(rng) };
-    let change = |rights| ChangeRights { client: name(SERVICE), tenant, rights };
+    let service = one_of(&[SERVICE, SERVICE, OTHER_SERVICE], rng);
+    let change = |rights| ChangeRights { client: service.clone(), tenant: tenant.clone(), rights };
     match rng.below(8) {
         // Refused: nobody else administers everything.
         0 => Command::WithdrawRights(ChangeRights {
@@ -271,10 +276,10 @@ fn change_rights(rng: &mut Rng) -> Command {
     }
 }
 
-/// What the service may do from the beginning.
-pub(super) fn first_grant() -> Command {
+/// What a service may do from the beginning.
+pub(super) fn first_grant(service: &str) -> Command {
     let rights = Rights::ISSUE.with(Rights::VALIDATE).with(Rights::REVOKE);
-    Command::GrantRights(ChangeRights { client: name(SERVICE), tenant: name(FIRST_TENANT), rights })
+    Command::GrantRights(ChangeRights { client: name(service), tenant: name(FIRST_TENANT), rights })
 }
 
 fn tenant(rng: &mut Rng) -> Name {

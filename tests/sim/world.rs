@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use jeton_core::batch::SealedBatch;
+use jeton_core::fair_queue::QUANTUM;
+use jeton_core::mutation::SmallLimits;
 use jeton_core::time::Millis;
 use jeton_core::token::{Token, TokenId};
 use jeton_wire::response::Response;
@@ -15,7 +17,7 @@ use super::oracle::Oracle;
 use super::parts::Parts;
 use super::rng::Rng;
 use super::witness::Witness;
-use super::workload::{self, ADMIN, Ask, Pool, SERVICE};
+use super::workload::{self, ADMIN, Ask, OTHER_SERVICE, Pool, SERVICE};
 use super::{Mistake, Report};
 
 mod clock;
@@ -85,6 +87,8 @@ pub(super) struct World {
     tokens_max: u32,
     /// Whether it remembers so few keys that it has to let commands wait until some are forgotten.
     keys_are_few: bool,
+    /// What a client is credited with for each turn.
+    quantum: u64,
     disk: Disk,
     /// Until when the disk takes nothing; and what it lied about before a crash.
     full_until: u64,
@@ -108,7 +112,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(mut rng: Rng, seed: u64, mistake: Option<Mistake>, keys_are_few: bool) -> Self {
+    pub(super) fn new(mut rng: Rng, seed: u64, mistake: Option<Mistake>, limits: &SmallLimits) -> Self {
         let faults = Faults::draw(&mut rng);
         let clock = Clock::new(&mut rng);
         let tokens_max = *rng.pick(&[80, 300, 20_000, 20_000, 20_000]);
@@ -124,14 +128,15 @@ impl World {
             works_until,
             clock,
             tokens_max,
-            keys_are_few,
+            keys_are_few: limits.keys.is_some(),
+            quantum: limits.queue_quantum.unwrap_or(QUANTUM),
             disk: Disk::default(),
             full_until: 0,
             lied_about: Vec::new(),
             anchored_at: 0,
             node: None,
             incarnation: 0,
-            clients: [ADMIN, SERVICE, ADMIN, SERVICE].map(Client::new).into(),
+            clients: [ADMIN, SERVICE, ADMIN, SERVICE, OTHER_SERVICE].map(Client::new).into(),
             links: BTreeMap::new(),
             pool: Pool::default(),
             tokens: BTreeMap::new(),
@@ -166,7 +171,9 @@ impl World {
     /// Lets everything happen until all is healed and everybody answered.
     pub(super) fn run(&mut self) -> Result<(), String> {
         self.start()?;
-        self.clients[0].begin_with(workload::first_grant());
+        for service in [SERVICE, OTHER_SERVICE] {
+            self.clients[0].begin_with(workload::first_grant(service));
+        }
         for client in 0..self.clients.len() {
             self.schedule(1 + client as u64, Event::Act(client));
         }

@@ -1,6 +1,7 @@
 //! Tokens, claims, commands, events and the pure state machine of Jeton.
 //!
-//! The map, in the order of the data: a [`command`] comes from a client with certain [`rights`]; [`state`] decides it
+//! The map, in the order of the data: a [`command`] comes from a client with certain [`rights`] and waits for that
+//! client's turn in the [`fair_queue`]; [`state`] decides it
 //! into [`event`]s and folds those back into itself; [`sequencer`] numbers them, seals them into [`batch`]es for the
 //! log and holds every answer ([`outcome`]) until what it rests on is durable; [`view`] is what readers ask for
 //! [`verdict`]s, without a lock; [`recovery`] does the same folding from a log, or from a [`snapshot`] on.
@@ -13,6 +14,7 @@ pub mod claims;
 pub mod command;
 pub mod event;
 mod extra;
+pub mod fair_queue;
 pub mod inspection;
 mod judge;
 pub mod mutation;

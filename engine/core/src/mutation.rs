@@ -65,6 +65,12 @@ pub enum Mutation {
     SnapshotForgetsUses,
     /// A start behind a snapshot does not list the tokens that subjects have.
     SnapshotUnlisted,
+    /// The second client of the log never has its turn.
+    ClientNeverServed,
+    /// A client's turn goes on for as long as it has something to ask.
+    TurnWithoutEnd,
+    /// Of two commands of a client the second is decided first.
+    OrderWithinClientSwapped,
 }
 
 #[cfg(feature = "mutations")]
@@ -103,6 +109,10 @@ pub struct SmallLimits {
     pub reclaim_epoch_ms: Option<u64>,
     /// Events assigned and not durable.
     pub events_in_flight: Option<usize>,
+    /// Events decided ahead of the log.
+    pub events_ahead: Option<usize>,
+    /// What a client of the queue is credited with for each turn, at least 1.
+    pub queue_quantum: Option<u64>,
     /// Members of a family.
     pub family_tokens: Option<usize>,
     /// Idempotency keys remembered.
@@ -121,6 +131,8 @@ thread_local! {
             reclaim_kept_ms: None,
             reclaim_epoch_ms: None,
             events_in_flight: None,
+            events_ahead: None,
+            queue_quantum: None,
             family_tokens: None,
             keys: None,
         })

@@ -30,7 +30,15 @@ use crate::time::Millis;
 pub const EVENTS_IN_FLIGHT_MAX: usize = 1 << 16;
 /// Answers held; past that a command is answered `Busy`.
 pub const ANSWERS_HELD_MAX: usize = 1 << 16;
-/// Of both, the part kept for commands that take something from somebody: whoever issues as fast as the server lets him
+/// Events assigned and not sealed past which it is ahead ([`Sequencer::is_ahead`]): what it takes to keep a fast disk busy,
+/// and no more, for all of it goes before what somebody else asks for now.
+pub const EVENTS_AHEAD_MAX: usize = 2_048;
+/// Commands that these come from, past which it is ahead as well: thousands of events take much longer to make if each
+/// has a command of its own, while a commit of hundreds hardly takes longer than one of ten.
+pub const COMMANDS_AHEAD_MAX: usize = 256;
+/// Answers held past which it is ahead as well: rejections and no-ops make no event.
+pub const ANSWERS_AHEAD_MAX: usize = 4_096;
+/// Of what is in flight and held, the part kept for commands that take something from somebody: whoever issues as fast as the server lets him
 /// is busy with himself, and never keeps anybody from revoking.
 pub const TAKING_SHARE: usize = 8;
 /// Batches in one commit, and then as many as the last command takes.
@@ -111,6 +119,8 @@ pub struct Sequencer<T> {
     watermarks: Watermarks,
     /// Assigned, not yet sealed.
     unsealed: VecDeque<Unsealed>,
+    /// Commands of which the last event is in there.
+    unsealed_commands: usize,
     /// To be published when durable.
     publications: VecDeque<(Sequence, Publication)>,
     held: VecDeque<Held<T>>,
@@ -145,6 +155,7 @@ impl<T> Sequencer<T> {
             end,
             watermarks: Watermarks { assigned: at, appended: at, durable: at, published: at, replied: at },
             unsealed: VecDeque::new(),
+            unsealed_commands: 0,
             publications: VecDeque::new(),
             held: VecDeque::new(),
             ready: VecDeque::new(),
@@ -187,6 +198,15 @@ impl<T> Sequencer<T> {
         self.state.is_marking() || self.state.is_growing() || self.state.is_reclaiming()
     }
 
+    /// Whether enough was decided for the next commit: what is decided now makes that larger and is itself answered no
+    /// earlier, and a revoke that comes a moment later waits for it. Then there is a commit to come that ends this.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.unsealed.len() >= limit!(events_ahead, EVENTS_AHEAD_MAX)
+            || self.unsealed_commands >= COMMANDS_AHEAD_MAX
+            || self.held.len() >= ANSWERS_AHEAD_MAX
+    }
+
     /// The answer that has waited for the shortest time.
     #[cfg(test)]
     pub(crate) fn last_held(&self) -> Option<&Result<Outcome, Rejection>> {
@@ -226,9 +246,7 @@ impl<T> Sequencer<T> {
         entropy: &'a mut Entropy<'a>,
     ) {
         if let Some(rejection) = self.refusal(&submission) {
-            // Rests on nothing that was decided: told at once.
-            let sequence = self.watermarks.published;
-            self.ready.push_back((ticket, Reply { sequence, result: Err(rejection) }));
+            self.refuse(ticket, rejection);
             return;
         }
         self.state.make_whole();
@@ -243,6 +261,17 @@ impl<T> Sequencer<T> {
                 self.marking.push_back((ticket, submission));
             }
         }
+    }
+
+    /// Takes a command for which there was no room where it would have waited: it is answered `Busy`.
+    pub fn handle_overflow(&mut self, ticket: T) {
+        self.refuse(ticket, Rejection::Busy { retry_ms: BUSY_RETRY_MS });
+    }
+
+    fn refuse(&mut self, ticket: T, rejection: Rejection) {
+        // Rests on nothing that was decided: told at once.
+        let sequence = self.watermarks.published;
+        self.ready.push_back((ticket, Reply { sequence, result: Err(rejection) }));
     }
 
     fn refusal(&self, submission: &Submission) -> Option<Rejection> {
@@ -283,6 +312,7 @@ impl<T> Sequencer<T> {
             }
             self.publications.extend(publication.map(|publication| (sequence, publication)));
             let ends_command = entries.peek().is_none();
+            self.unsealed_commands += usize::from(ends_command);
             self.unsealed.push_back(Unsealed { time, entry, ends_command });
         }
     }
@@ -345,6 +375,7 @@ impl<T> Sequencer<T> {
         self.has_failed = true;
         self.registry.set_log_failed();
         self.unsealed.clear();
+        self.unsealed_commands = 0;
         self.publications.clear();
         let sequence = self.watermarks.published;
         if mutated!(FailureAcknowledged) {
@@ -388,7 +419,11 @@ impl<T> Sequencer<T> {
             let time = first.time;
             let count = self.next_batch(time);
             is_whole = self.unsealed[count - 1].ends_command;
-            let entries = self.unsealed.drain(..count).map(|unsealed| unsealed.entry);
+            let ended = &mut self.unsealed_commands;
+            let entries = self.unsealed.drain(..count).map(|unsealed| {
+                *ended -= usize::from(unsealed.ends_command);
+                unsealed.entry
+            });
             let entries = entries.inspect(|entry| denies |= entry.event.fact.denies());
             batches.push(seal(&mut self.end, time, entries));
         }

@@ -143,7 +143,7 @@ fn shard_json(values: &CounterValues) -> serde_json::Value {
 
 impl Submit for Doors {
     fn submit(&self, ticket: Ticket, submission: Submission) -> Result<(), QueueFull> {
-        // The last part of the queue is for what takes something from somebody, as it is in the sequencer.
+        // The last part of this queue is for what takes something from somebody, as it is in the sequencer's own.
         let is_full = self.engine.commands.len() >= COMMANDS_MAX - COMMANDS_MAX / TAKING_SHARE;
         if is_full && !submission.command.takes() {
             return Err(QueueFull);

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
+use jeton_core::fair_queue::FairQueue;
 use jeton_core::numbers::Sequence;
 use jeton_core::recovery::ReplayError;
 use jeton_core::sequencer::{Restrictions, Sequencer};
@@ -19,7 +20,7 @@ use super::recover::{Recovered, recover};
 use super::sequencer_thread::SequencerThread;
 use super::snapshot_desk::{self, SnapshotSchedule};
 use super::writer_thread::WriterThread;
-use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX, ReplyTo};
+use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX, QUEUE_LIMITS, ReplyTo};
 use crate::clock::Clock;
 use crate::snapshots::SnapshotDir;
 
@@ -153,6 +154,8 @@ impl Engine {
         )?;
         let sequencing = SequencerThread {
             sequencer,
+            queue: FairQueue::new(QUEUE_LIMITS),
+            has_more: false,
             clock: clock.clone(),
             commands: command_receiver,
             stop: stop_receiver,

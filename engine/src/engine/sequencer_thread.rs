@@ -1,7 +1,8 @@
 //! The sequencer's thread: takes commands, hands commits to the log's thread, sends answers back.
 //!
-//! One commit is with the log at a time; what is decided meanwhile makes up the next: the slower the disk, the larger
-//! the group.
+//! Commands come over one channel, and wait in a line for each client until their turn. One commit is with the log at a
+//! time; what is decided meanwhile makes up the next. Not more than that: the rest waits in the lines, where whoever
+//! comes next does not have to wait behind it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
+use jeton_core::command::Submission;
+use jeton_core::fair_queue::{FairQueue, Serving};
 use jeton_core::numbers::Sequence;
 use jeton_core::sequencer::{Commit, Restrictions, Sequencer};
 use jeton_net::doors::DoorReply;
@@ -18,9 +21,10 @@ use super::snapshot_desk::SnapshotDesk;
 use super::{Command, Figures, ReplyTo};
 use crate::clock::Clock;
 
-/// Commands decided, and events assigned, before anything else gets its turn.
-const COMMANDS_PER_TURN: usize = 1_024;
-const EVENTS_PER_TURN: u64 = 4_096;
+/// Commands put into lines, and commands decided, before anything else gets its turn: below a millisecond each, but
+/// for commands of many tokens, of which what is decided ahead is bounded by their events.
+const TAKEN_IN_PER_TURN: usize = 4_096;
+const DECIDED_PER_TURN: usize = 256;
 /// How often the clock is compared and figures are written.
 const TICK: Duration = Duration::from_millis(250);
 /// A commit that takes longer than this has hung: sled can, on a dying disk.
@@ -41,6 +45,9 @@ pub(super) enum LogEvent {
 
 pub(super) struct SequencerThread {
     pub(super) sequencer: Sequencer<ReplyTo>,
+    pub(super) queue: FairQueue<ReplyTo>,
+    /// Whether the last turn ended before everything was decided that may be.
+    pub(super) has_more: bool,
     pub(super) clock: Clock,
     pub(super) commands: Receiver<Command>,
     pub(super) stop: Receiver<()>,
@@ -66,9 +73,13 @@ impl SequencerThread {
         }
         tracing::error!("the sequencer failed: validation goes on, writes are refused; restart to repair");
         self.sequencer.handle_failure();
+        // What waited in the lines was not decided: nothing of it was done, and its answer says so.
+        while let Some((reply_to, submission)) = self.queue.poll_submission(Serving::Everything) {
+            self.decide(reply_to, submission);
+        }
         self.reply();
-        while let Ok(command) = self.commands.recv() {
-            self.decide(command);
+        while let Ok(Command { reply_to, submission }) = self.commands.recv() {
+            self.decide(reply_to, submission);
             self.reply();
         }
     }
@@ -84,12 +95,12 @@ impl SequencerThread {
     }
 
     fn is_done(&self) -> bool {
-        self.sequencer.is_idle() && self.committing.is_none()
+        self.queue.is_empty() && self.sequencer.is_idle() && self.committing.is_none()
     }
 
     /// Waits for something to do, but not if there is. Returns whether commands may still come.
     fn wait(&mut self, is_open: bool) -> bool {
-        if self.sequencer.has_work() || self.snapshots.has_work() {
+        if self.sequencer.has_work() || self.has_more || self.snapshots.has_work() {
             return true;
         }
         let closed = never();
@@ -97,7 +108,7 @@ impl SequencerThread {
         let mut still_open = true;
         select! {
             recv(commands) -> command => match command {
-                Ok(command) => self.decide(command),
+                Ok(command) => self.take_in(command),
                 Err(_) => still_open = false,
             },
             recv(self.log_events) -> event => match event {
@@ -130,13 +141,9 @@ impl SequencerThread {
         while let Ok(event) = self.log_events.try_recv() {
             self.take(&event);
         }
-        let events_max = self.sequencer.watermarks().assigned.0 + EVENTS_PER_TURN;
-        for _ in 0..COMMANDS_PER_TURN {
-            if self.sequencer.watermarks().assigned.0 >= events_max {
-                break;
-            }
+        for _ in 0..TAKEN_IN_PER_TURN {
             match self.commands.try_recv() {
-                Ok(command) => self.decide(command),
+                Ok(command) => self.take_in(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     *is_open = false;
@@ -144,6 +151,7 @@ impl SequencerThread {
                 }
             }
         }
+        self.decide_by_turns();
         if self.sequencer.has_work() {
             self.sequencer.handle_work(self.clock.now());
         }
@@ -158,10 +166,29 @@ impl SequencerThread {
         }
     }
 
-    fn decide(&mut self, command: Command) {
+    /// Puts a command into the line of its client.
+    fn take_in(&mut self, Command { reply_to, submission }: Command) {
+        if let Err(reply_to) = self.queue.handle_submission(reply_to, submission) {
+            self.sequencer.handle_overflow(reply_to);
+        }
+    }
+
+    fn decide_by_turns(&mut self) {
+        for _ in 0..DECIDED_PER_TURN {
+            let serving = if self.sequencer.is_ahead() { Serving::Taking } else { Serving::Everything };
+            let Some((reply_to, submission)) = self.queue.poll_submission(serving) else {
+                self.has_more = false;
+                return;
+            };
+            self.decide(reply_to, submission);
+        }
+        self.has_more = true;
+    }
+
+    fn decide(&mut self, reply_to: ReplyTo, submission: Submission) {
         let (now, pool) = (self.clock.now(), &mut self.entropy);
         let mut entropy = |bytes: &mut [u8]| pool.fill(bytes);
-        self.sequencer.handle_submission(command.reply_to, command.submission, now, &mut entropy);
+        self.sequencer.handle_submission(reply_to, submission, now, &mut entropy);
     }
 
     fn take(&mut self, event: &LogEvent) {
@@ -192,6 +219,9 @@ impl SequencerThread {
         }
         let Some(commit) = self.sequencer.poll_commit() else { return };
         self.committing = Some(Instant::now());
+        // What it took is decided no more: there is room for the next.
+        self.queue.handle_commit();
+        self.has_more |= !self.queue.is_empty();
         // One at a time is with the log, so this never waits.
         if self.commits.send(commit).is_err() {
             self.fail();

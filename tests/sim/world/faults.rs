@@ -218,7 +218,7 @@ impl World {
         assert!(now >= state.last_time(), "the clock goes on after the last event");
         assert_eq!(end.log, LogId([7; 16]), "there is one log");
         self.incarnation += 1;
-        let mut node = Node::new(state, reader, end, now);
+        let mut node = Node::new(state, reader, end, now, self.quantum);
         if end.sequence == Sequence(0) {
             node.sequencer.handle_creation(ADMIN, now);
             self.oracle.created(&node.sequencer);

@@ -10,7 +10,7 @@ use jeton_wire::doors::{DoorReply, Validate as _};
 use super::super::Mistake;
 use super::super::client::Route;
 use super::super::node::replay;
-use super::super::workload::{ADMIN, Asking, SERVICE};
+use super::super::workload::{ADMIN, Asking, OTHER_SERVICE, SERVICE};
 use super::{Event, TO_CLIENT, World};
 
 const HOUSEKEEPING_MS: u64 = 40;
@@ -68,15 +68,27 @@ impl World {
         let now = self.engine_now();
         let Some(node) = &mut self.node else { return Ok(()) };
         node.turn_is_due = false;
+        let mut is_all_decided = false;
         for _ in 0..1 + self.rng.below(6) {
-            let Some((connection, ticket, submission)) = node.next_command() else { break };
+            if node.clients_waiting() > 2 {
+                self.report.seen.note("three clients waited for their turns");
+            }
+            let is_ahead = node.sequencer.is_ahead();
+            let Some(((connection, ticket), submission)) = node.next_command()? else {
+                is_all_decided = true;
+                break;
+            };
+            if is_ahead {
+                self.report.seen.note("decided ahead of a full commit");
+            }
             let plan = self.oracle.plan(submission.clone(), now.0);
             let rng = &mut self.rng;
             let mut entropy = |bytes: &mut [u8]| rng.fill(bytes);
             node.sequencer.handle_submission((connection, ticket), submission, now, &mut entropy);
             self.oracle.decided_on((connection, ticket), plan, &node.sequencer)?;
         }
-        if node.has_commands() {
+        // What may not be decided yet is tried again once a commit has left.
+        if node.has_commands() && !is_all_decided {
             self.plan_turn();
         }
         self.after_input()
@@ -112,11 +124,16 @@ impl World {
         }
         let Some(commit) = node.sequencer.poll_commit() else { return };
         node.committing = Some(commit.batches.iter().map(|batch| batch.last).collect());
+        node.committed();
+        let has_commands = node.has_commands();
         self.disk.write(&commit);
         let slow = if self.rng.one_in(12) { 30 } else { 1 };
         let at =
             if self.mistake == Some(Mistake::DurableBeforeSync) { 0 } else { self.faults.disk_ms * slow };
         self.soon(at, Event::Synced(self.incarnation));
+        if has_commands {
+            self.plan_turn();
+        }
     }
 
     /// The disk answers.
@@ -136,8 +153,12 @@ impl World {
             self.report.seen.note("the log failed");
             node.sequencer.handle_failure();
             node.has_failed = true;
+            let has_commands = node.has_commands();
             let wait = self.rng.within(50..1_200);
             self.schedule(self.now + wait, Event::Fault(super::Fault::Crash));
+            if has_commands {
+                self.plan_turn();
+            }
             return self.after_input();
         }
         match self.mistake {
@@ -205,7 +226,7 @@ impl World {
         let Some(node) = &mut self.node else { return Ok(()) };
         node.doors.now.set(now);
         let everybody = everybody();
-        for identity in [ADMIN, SERVICE] {
+        for identity in [ADMIN, SERVICE, OTHER_SERVICE] {
             node.doors.caller(identity);
         }
         for id in self.oracle.latest_tokens(LOOKED_AT) {

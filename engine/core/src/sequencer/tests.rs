@@ -390,3 +390,38 @@ fn a_claim_set_that_is_not_durable_is_not_shown() {
     assert!(engine.view.registry().claims(&caller, claims).is_some());
     assert!(engine.view.registry().subject(&caller, subject).is_some());
 }
+
+#[test]
+fn it_is_ahead_once_enough_was_decided_for_the_next_commit_and_no_longer_once_that_has_left() {
+    let mut engine = Engine::new();
+    let subjects = |count| (0..count).map(|_| crate::testing::name("alice")).collect::<Vec<_>>();
+    for tokens in [1, 16, 256] {
+        let mut commands = 0;
+        while !engine.sequencer.is_ahead() {
+            engine.submit_as(1, None, issue_command(|issue| issue.subjects = subjects(tokens)));
+            commands += 1;
+        }
+        let marks = engine.sequencer.watermarks();
+        let unsealed = (marks.assigned.0 - marks.appended.0) as usize;
+        assert!(unsealed >= EVENTS_AHEAD_MAX || commands == COMMANDS_AHEAD_MAX, "{unsealed}, {commands}");
+        assert!(unsealed < EVENTS_AHEAD_MAX + 2 * tokens + 2, "one command too many at most");
+        engine.sequencer.poll_commit().unwrap();
+        assert!(!engine.sequencer.is_ahead(), "what was handed out is not ahead any more");
+        engine.settle();
+    }
+}
+
+#[test]
+fn answers_that_rest_on_a_commit_under_way_put_it_ahead_too_until_that_is_durable() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|_| {});
+    engine.submit_as(1, None, Command::Revoke(RevokeTarget::Id(token.id)));
+    let commit = engine.sequencer.poll_commit().unwrap();
+    for _ in 1..ANSWERS_AHEAD_MAX {
+        assert!(!engine.sequencer.is_ahead());
+        engine.submit_as(1, None, Command::Revoke(RevokeTarget::Id(token.id)));
+    }
+    assert!(engine.sequencer.is_ahead());
+    engine.sequencer.handle_durable(commit.last());
+    assert!(!engine.sequencer.is_ahead());
+}
