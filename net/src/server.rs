@@ -1,10 +1,11 @@
 //! The server on a shard: sessions over connections, answered through the doors.
 
+mod answers;
 mod client;
 mod counters;
 mod shares;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use jeton_wire::{CloseCode, Refusing, Session, WRITES_IN_FLIGHT_MAX};
 pub use counters::{CounterValues, ShardCounters};
 pub use shares::WRITES_PER_IDENTITY_MAX;
 
+use self::answers::{Answer, Answers};
 use self::client::Client;
 use self::shares::{Share, Shares};
 
@@ -27,6 +29,9 @@ use crate::shard::{Bell, Handler};
 
 /// Answers on their way back to a shard.
 pub const REPLIES_MAX: usize = 1 << 17;
+/// Answers delivered in one turn: a commit brings thousands, and with them as many writes that waited for room. Everybody's
+/// datagrams have their turn in between.
+const ANSWERS_PER_TURN: usize = 256;
 /// How long a validate that waits for an event of another shard waits at most before it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -76,6 +81,11 @@ pub struct Server<D> {
     /// takes its place in the queues until it is answered.
     tickets: HashMap<Ticket, (ConnId, Rc<Share>)>,
     shares: Shares,
+    /// What has come back and is to be delivered.
+    answers: Answers,
+    /// Connections with streams that wait until their identity has less under way, each once, in the order in which they
+    /// came to wait.
+    paused: VecDeque<ConnId>,
     next_ticket: Ticket,
     /// The zero of the sessions' clock.
     epoch: Instant,
@@ -114,6 +124,8 @@ impl<D: Validate + Submit> Server<D> {
             clients: HashMap::new(),
             tickets: HashMap::new(),
             shares: Shares::new(connections_per_identity_max),
+            answers: Answers::default(),
+            paused: VecDeque::new(),
             next_ticket: 1,
             epoch,
             deadline: None,
@@ -215,7 +227,7 @@ impl<D: Validate + Submit> Server<D> {
         let first_ticket = self.next_ticket;
         self.out.clear();
         // One read brings no more writes than a session may have under way.
-        let is_full = self.tickets.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX;
+        let is_full = self.tickets.len() + self.answers.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX;
         client.session.set_refusing(if is_full { Refusing::All } else { client.share().refusing() });
         let handled = client.session.handle_data(
             stream,
@@ -229,7 +241,11 @@ impl<D: Validate + Submit> Server<D> {
             client.share().take_on();
             self.tickets.insert(ticket, (conn, Rc::clone(client.share())));
         }
-        self.counters.add(&client.session.take_tally(), began.elapsed());
+        let tally = client.session.take_tally();
+        self.counters.add(&tally, began.elapsed());
+        if tally.busy > 0 && client.share().refusing() != Refusing::Nothing && client.pause(stream) {
+            self.paused.push_back(conn);
+        }
         if client.session.waits_for_event() {
             self.waiting.insert(conn);
         }
@@ -277,21 +293,48 @@ impl<D: Validate + Submit> Server<D> {
         }
     }
 
-    fn deliver_replies(&mut self, now: Instant, driver: &mut Driver) -> bool {
-        let mut has_any = false;
-        let mut out = std::mem::take(&mut self.out);
+    /// Puts what has come back into the lines of their identities, and delivers a turn's worth of it.
+    fn deliver_answers(&mut self, now: Instant, driver: &mut Driver) -> bool {
         while let Some((ticket, reply)) = self.replies.queue.pop() {
-            has_any = true;
             let Some((conn, share)) = self.tickets.remove(&ticket) else { continue };
-            self.shares.settle(&share);
-            let Some(client) = self.clients.get_mut(&conn) else { continue };
-            out.clear();
-            if let Some(stream) = client.session.handle_reply(ticket, reply, &self.doors, &mut out) {
-                self.send(now, conn, stream, &out, driver);
+            self.answers.add(share, Answer { conn, ticket, reply });
+        }
+        let mut delivered = 0;
+        while delivered < ANSWERS_PER_TURN {
+            let Some((share, answers)) = self.answers.next_turn() else { break };
+            delivered += answers.len();
+            for answer in answers {
+                self.shares.settle(&share);
+                self.deliver(now, answer, driver);
             }
         }
+        delivered > 0
+    }
+
+    fn deliver(&mut self, now: Instant, Answer { conn, ticket, reply }: Answer, driver: &mut Driver) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        if let Some(stream) = client.session.handle_reply(ticket, reply, &self.doors, &mut out) {
+            self.send(now, conn, stream, &out, driver);
+        }
         self.out = out;
-        has_any
+    }
+
+    /// Reads on where clients waited until they have less under way.
+    fn read_paused(&mut self, now: Instant, driver: &mut Driver) {
+        let now_ms = self.now_ms(now);
+        // Each once: who has to wait again is behind the others then.
+        for _ in 0..self.paused.len() {
+            let Some(conn) = self.paused.pop_front() else { return };
+            let Some(client) = self.clients.get_mut(&conn) else { continue };
+            if client.share().refusing() == Refusing::Nothing {
+                client.end_pause();
+                self.read_on(now, now_ms, conn, driver);
+            } else {
+                self.paused.push_back(conn);
+            }
+        }
     }
 
     /// Answers validates whose event has come.
@@ -365,7 +408,10 @@ impl<D: Validate + Submit> Handler for Server<D> {
     }
 
     fn handle_turn(&mut self, now: Instant, driver: &mut Driver) -> bool {
-        let has_replies = self.deliver_replies(now, driver);
+        let has_replies = self.deliver_answers(now, driver);
+        if has_replies {
+            self.read_paused(now, driver);
+        }
         self.answer_waiting(now, driver);
         if self.deadline.is_some_and(|at| at <= now) || now - self.looked_around >= LOOK_AROUND {
             self.look_around(now, driver);
@@ -387,7 +433,8 @@ impl<D: Validate + Submit> Handler for Server<D> {
     }
 
     fn is_drained(&self, driver: &mut Driver) -> bool {
-        self.tickets.is_empty() && self.clients.values().all(Client::is_settled) && driver.is_flushed()
+        let is_answered = self.tickets.is_empty() && self.answers.len() == 0;
+        is_answered && self.clients.values().all(Client::is_settled) && driver.is_flushed()
     }
 
     fn handle_close(&mut self, now: Instant, driver: &mut Driver) {

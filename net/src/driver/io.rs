@@ -10,6 +10,12 @@ use quinn_proto::ConnectionHandle;
 pub struct ConnId(usize);
 
 impl ConnId {
+    /// The id of a connection that is not there, for tests of what only hands ids on.
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Self {
+        Self(usize::MAX)
+    }
+
     pub(super) fn of(handle: ConnectionHandle) -> Self {
         Self(handle.0)
     }

@@ -28,8 +28,12 @@ pub(super) struct Client {
     unsent_bytes: usize,
     /// When the client last took something, or nothing waited for it.
     progressed: Instant,
-    /// Streams that are not read until the client has taken more.
+    /// Streams that are not read until the client has taken more, or its identity has less under way.
     held_back: BTreeSet<u64>,
+    /// Streams on which something was refused because the identity has as much under way as it may.
+    paused: BTreeSet<u64>,
+    /// Whether the connection is in the line of those that wait for that.
+    is_in_line: bool,
     is_ending: bool,
 }
 
@@ -52,6 +56,8 @@ impl Client {
             unsent_bytes: 0,
             progressed: now,
             held_back: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            is_in_line: false,
             is_ending: false,
         }
     }
@@ -61,10 +67,23 @@ impl Client {
         &self.share
     }
 
+    /// The stream is not read until the identity has less under way: it was told so with what was refused, and to read on
+    /// only to refuse the rest would cost everybody else the time. Whether the connection was not in line for that yet.
+    pub(super) fn pause(&mut self, stream: u64) -> bool {
+        self.paused.insert(stream);
+        !std::mem::replace(&mut self.is_in_line, true)
+    }
+
+    /// The identity has less under way.
+    pub(super) fn end_pause(&mut self) {
+        self.paused.clear();
+        self.is_in_line = false;
+    }
+
     /// Whether the stream is not to be read for now; it is noted for [`Self::streams_to_read`].
     pub(super) fn holds_back(&mut self, stream: u64) -> bool {
-        let outgoing = self.streams.entry(stream).or_default();
-        let holds = !outgoing.unsent.is_empty() || self.unsent_bytes > BACKLOG_BYTES;
+        self.streams.entry(stream).or_default();
+        let holds = !self.is_readable(stream);
         if holds {
             self.held_back.insert(stream);
             self.session.stop_clock(stream);
@@ -72,13 +91,16 @@ impl Client {
         holds
     }
 
+    fn is_readable(&self, stream: u64) -> bool {
+        let is_taken = self.streams.get(&stream).is_none_or(|outgoing| outgoing.unsent.is_empty());
+        is_taken && !self.paused.contains(&stream) && self.unsent_bytes <= BACKLOG_BYTES
+    }
+
     /// Streams that were held back and may be read again.
     pub(super) fn streams_to_read(&mut self, now_ms: u64) -> Vec<u64> {
         let streams = std::mem::take(&mut self.held_back);
-        let (ready, rest) = streams.into_iter().partition::<BTreeSet<_>, _>(|stream| {
-            let is_free = self.streams.get(stream).is_none_or(|outgoing| outgoing.unsent.is_empty());
-            is_free && self.unsent_bytes <= BACKLOG_BYTES
-        });
+        let (ready, rest) =
+            streams.into_iter().partition::<BTreeSet<_>, _>(|stream| self.is_readable(*stream));
         self.held_back = rest;
         ready.iter().for_each(|stream| self.session.start_clock(*stream, now_ms));
         ready.into_iter().collect()
@@ -133,6 +155,7 @@ impl Client {
         driver.reset(conn, stream);
         self.session.forget_stream(stream);
         self.held_back.remove(&stream);
+        self.paused.remove(&stream);
         if let Some(outgoing) = self.streams.remove(&stream) {
             self.unsent_bytes -= outgoing.unsent.len();
         }

@@ -1,10 +1,12 @@
 //! What one identity takes of a shard over all of its connections, so that none takes what belongs to everybody.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use jeton_wire::{Refusing, WRITES_IN_FLIGHT_MAX};
+
+use super::answers::Answer;
 
 /// Writes and log reads of one identity under way on a shard: an eighth of the sequencer's queue.
 pub const WRITES_PER_IDENTITY_MAX: usize = 2 * WRITES_IN_FLIGHT_MAX;
@@ -18,6 +20,8 @@ pub(super) struct Share {
     connections: Cell<usize>,
     /// Writes that were handed on and not answered, those of connections that are gone too.
     under_way: Cell<usize>,
+    /// Answers to them that were not delivered yet.
+    answers: RefCell<VecDeque<Answer>>,
 }
 
 /// The shares of all identities that have anything.
@@ -41,6 +45,21 @@ impl Share {
     pub(super) fn take_on(&self) {
         self.under_way.set(self.under_way.get() + 1);
     }
+
+    /// Notes an answer that is to be delivered; whether it is the only one.
+    pub(super) fn add_answer(&self, answer: Answer) -> bool {
+        let mut answers = self.answers.borrow_mut();
+        answers.push_back(answer);
+        answers.len() == 1
+    }
+
+    /// The oldest answers, so many at most, and whether there are more.
+    pub(super) fn take_answers(&self, at_most: usize) -> (Vec<Answer>, bool) {
+        let mut answers = self.answers.borrow_mut();
+        let count = at_most.min(answers.len());
+        let taken = answers.drain(..count).collect();
+        (taken, !answers.is_empty())
+    }
 }
 
 impl Shares {
@@ -52,8 +71,12 @@ impl Shares {
     /// One more connection of this identity; `None` if it has as many as it may.
     pub(super) fn join(&mut self, identity: &str) -> Option<Rc<Share>> {
         if !self.of.contains_key(identity) {
-            let share =
-                Share { identity: identity.to_owned(), connections: Cell::new(0), under_way: Cell::new(0) };
+            let share = Share {
+                identity: identity.to_owned(),
+                connections: Cell::new(0),
+                under_way: Cell::new(0),
+                answers: RefCell::default(),
+            };
             self.of.insert(identity.to_owned(), Rc::new(share));
         }
         let share = self.of.get(identity)?;
