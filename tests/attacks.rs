@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use jeton_client::{Check, Error, Rejection, RevokeTarget, Rights, Verdict};
+use jeton_core::command::ISSUE_TOKENS_MAX;
 use jeton_core::numbers::Sequence;
 use jeton_tests::attack::certificates::{FAULTS, Fault, Reception, forge, knock};
 use jeton_tests::attack::connections;
@@ -16,7 +17,7 @@ use jeton_tests::attack::readers::ask_and_take;
 use jeton_tests::attack::rig::{Papers, Stop, Target, Wish, close_code, closed};
 use jeton_tests::attack::streams::{TREATMENTS, waste};
 use jeton_tests::attack::witness::{Seen, Witness};
-use jeton_tests::attack::writes::{Answers, Write, flood, writer};
+use jeton_tests::attack::writes::{Answers, Write, count, flood, pour, sequences, writer};
 use jeton_tests::sim::rng::Rng;
 use jeton_tests::{PATIENCE, Server, issue_for, jeton_load, name, run};
 use jeton_wire::request::{Request, encode_validate};
@@ -469,4 +470,60 @@ async fn revokes_get_through_while_another_client_fills_the_queue() {
     }
     let dead = scene.server.admin().await;
     assert!(dead.revoke(RevokeTarget::Tenant { tenant: name("default") }).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_goes_before_most_of_what_another_client_had_handed_in_first() {
+    const CONNECTIONS: u64 = 4;
+    const ISSUES: u64 = 300;
+    let scene = scene();
+    let flooder = writer(&scene.target).await.unwrap();
+    let admin = scene.server.admin().await;
+    let victim = admin.issue(issue_for(&["victim"]), None).await.unwrap().tokens.remove(0);
+    let mut pours = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (target, papers) = (scene.target.clone(), flooder.clone());
+        pours.spawn(async move { pour(&target, &papers, ISSUES, ISSUE_TOKENS_MAX).await.unwrap() });
+    }
+    let poured = pours.join_all().await;
+    // What was read of it waits for the sequencer; one that serves whoever came first decides on all of that now.
+    let handed_in = |stats: serde_json::Value| {
+        let shards = stats["shards"].as_array().unwrap().clone();
+        shards.iter().map(|shard| shard["writes"].as_u64().unwrap()).sum::<u64>()
+    };
+    while handed_in(scene.stats().await) < CONNECTIONS * ISSUES {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (open, receives): (Vec<_>, Vec<_>) =
+        poured.into_iter().map(|(connection, send, receive)| ((connection, send), receive)).unzip();
+    let mut answers = JoinSet::new();
+    receives.into_iter().for_each(|receive| drop(answers.spawn(sequences(receive, ISSUES))));
+    let revoked = admin.revoke(RevokeTarget::Id(victim.id)).await.unwrap();
+    let all = tokio::time::timeout(PATIENCE, answers.join_all()).await.unwrap();
+    let all: Vec<_> = all.into_iter().flat_map(Result::unwrap).collect();
+    let later = all.iter().filter(|sequence| **sequence > revoked.sequence).count();
+    assert!(later > all.len() / 4, "{later} of {} were decided after the revoke", all.len());
+    drop(open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_read_on_for_having_too_much_under_way_is_answered_all_of_it_in_the_end() {
+    const CONNECTIONS: u64 = 6;
+    const ISSUES: u64 = 3_000;
+    let scene = scene();
+    let flooder = writer(&scene.target).await.unwrap();
+    let answers = std::sync::Arc::new(Answers::default());
+    let mut floods = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (target, papers) = (scene.target.clone(), flooder.clone());
+        let answers = std::sync::Arc::clone(&answers);
+        floods.spawn(async move {
+            let (connection, mut send, receive) = pour(&target, &papers, ISSUES, 1).await.unwrap();
+            send.finish().unwrap();
+            count(receive, &answers).await;
+            connection.close(0_u32.into(), b"enough");
+        });
+    }
+    scene.watched(tokio::time::timeout(PATIENCE, floods.join_all())).await.unwrap();
+    assert_eq!(answers.done.get() + answers.busy.get(), CONNECTIONS * ISSUES, "{answers:?}");
 }

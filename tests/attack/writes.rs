@@ -1,15 +1,16 @@
 //! Clients that write as fast as they can, to fill what all clients share: the sequencer's queue, and the memory of
 //! idempotency keys.
 
+use anyhow::{Context as _, bail};
 use jeton_client::{Client, Config, Identity, IssueTokens, Rights};
 use jeton_core::command::{Command, RevokeTarget};
-use jeton_core::numbers::IdempotencyKey;
+use jeton_core::numbers::{IdempotencyKey, Sequence};
 use jeton_core::outcome::{Rejection, Reply};
 use jeton_core::token::TokenId;
 use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
 use jeton_wire::request::Request;
 use jeton_wire::response::Response;
-use quinn::RecvStream;
+use quinn::{Connection, RecvStream, SendStream};
 
 use super::rig::{Count, Papers, Stop, Target, Wish};
 use crate::sim::rng::Rng;
@@ -107,7 +108,54 @@ pub async fn flood(
     Ok(())
 }
 
-async fn count(mut receive: RecvStream, answers: &Answers) {
+/// Asks for so many issues of so many tokens, one after the other without waiting for anything; returns the connection and
+/// where the answers come.
+///
+/// # Errors
+/// If the server does not let it in, or stops reading.
+pub async fn pour(
+    target: &Target,
+    papers: &Papers,
+    issues: u64,
+    tokens: usize,
+) -> anyhow::Result<(Connection, SendStream, RecvStream)> {
+    let (connection, mut send, receive) = target.greeted(papers).await?;
+    let template = issue_for(&vec!["flood"; tokens]);
+    for id in 1..=issues {
+        let mut frame = Vec::new();
+        Request::Write { key: None, command: Command::IssueTokens(template.clone()) }.encode(id, &mut frame);
+        send.write_all(&frame).await?;
+    }
+    Ok((connection, send, receive))
+}
+
+/// Takes so many answers to writes that were carried out; the event that each rests on.
+///
+/// # Errors
+/// If the connection ends before, or a write was refused.
+pub async fn sequences(mut receive: RecvStream, writes: u64) -> anyhow::Result<Vec<Sequence>> {
+    let (mut buffer, mut sequences) = (Vec::new(), Vec::new());
+    while (sequences.len() as u64) < writes {
+        let chunk = receive.read_chunk(1 << 16, true).await?.context("the stream ended")?;
+        buffer.extend_from_slice(&chunk.bytes);
+        let mut consumed = 0;
+        while let Some((frame, length)) = split(&buffer[consumed..], RESPONSE_BYTES_MAX)? {
+            match Response::decode(&frame)? {
+                Response::HelloAck(_) => {}
+                Response::Written { reply: Reply { result: Ok(_), sequence }, .. } => {
+                    sequences.push(sequence)
+                }
+                other => bail!("a write was not carried out: {other:?}"),
+            }
+            consumed += length;
+        }
+        buffer.drain(..consumed);
+    }
+    Ok(sequences)
+}
+
+/// Counts answers until the stream ends.
+pub async fn count(mut receive: RecvStream, answers: &Answers) {
     let mut buffer = Vec::new();
     while let Ok(Some(chunk)) = receive.read_chunk(1 << 16, true).await {
         buffer.extend_from_slice(&chunk.bytes);
