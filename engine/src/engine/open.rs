@@ -15,7 +15,7 @@ use jeton_core::view::View;
 use jeton_log_store::{AppendError, LogStore, Position, ReadError};
 
 use super::entropy::EntropyPool;
-use super::reader_thread::{Reach, ReaderThread};
+use super::reader_thread::ReaderThread;
 use super::recover::{Recovered, recover};
 use super::sequencer_thread::SequencerThread;
 use super::snapshot_desk::{self, SnapshotSchedule};
@@ -122,14 +122,8 @@ impl Engine {
         let (reads, read_receiver) = bounded(LOG_READS_MAX);
         let (open_reads, open_read_receiver) = bounded(1);
         let (events, event_receiver) = unbounded(); // at most one commit is answered at a time
-        let reach = Arc::new(Reach::default());
-        reach.update(&*store);
-        let reading = ReaderThread {
-            archive: store.archive(),
-            reach: Arc::clone(&reach),
-            input: read_receiver,
-            writer: open_reads,
-        };
+        let reading = ReaderThread::new(&*store, read_receiver, open_reads);
+        let reach = Arc::clone(&reading.reach);
         let figures = Arc::new(Figures::default());
         let is_stopping = Arc::new(AtomicBool::new(false));
         let close_segment = Arc::new(AtomicBool::new(false));

@@ -60,6 +60,13 @@ pub(super) struct ReaderThread {
 }
 
 impl ReaderThread {
+    /// Reads what is closed of this store, and hands the rest on.
+    pub(super) fn new(store: &dyn LogStore, input: Receiver<LogRead>, writer: Sender<LogRead>) -> Self {
+        let reach = Arc::new(Reach::default());
+        reach.update(store);
+        Self { archive: store.archive(), reach, input, writer }
+    }
+
     /// Runs until nobody can ask any more.
     pub(super) fn run(mut self) {
         for read in &self.input {
