@@ -31,8 +31,21 @@ pub(super) struct KeyMemory {
     order: VecDeque<(Millis, ScopedKey)>,
     /// How much of `order` is whose.
     of_client: HashMap<ClientNo, usize>,
-    /// A copy under way: where it is in `order`, and where that ended when the copy began.
-    copying: Option<(usize, usize)>,
+    /// A copy under way.
+    copying: Option<Copying>,
+}
+
+/// A copy of what was remembered at one moment. What is forgotten or replaced before its turn is kept: it may be by an event
+/// that is lost again.
+#[derive(Debug)]
+struct Copying {
+    /// Where it is in `order`, and where that ended when the copy began.
+    next: usize,
+    end: usize,
+    /// What records were that were replaced since.
+    replaced: HashMap<ScopedKey, KeyRecord>,
+    /// Forgotten before their turn.
+    early: Vec<(ScopedKey, KeyRecord)>,
 }
 
 impl KeyMemory {
@@ -59,13 +72,22 @@ impl KeyMemory {
         self.forget(record.at);
         self.order.push_back((record.at, key));
         *self.of_client.entry(key.client).or_default() += 1;
-        self.records.insert(key, record);
+        let before = self.records.insert(key, record);
+        if let (Some(copying), Some(before)) = (&mut self.copying, before) {
+            copying.replaced.entry(key).or_insert(before);
+        }
     }
 
     fn forget(&mut self, now: Millis) {
         while let Some((at, key)) = self.order.front() {
             if !is_over(*at, now) {
                 break;
+            }
+            if let Some(copying) =
+                self.copying.as_mut().filter(|copying| copying.next == 0 && copying.end > 0)
+            {
+                let record = recorded_at(&self.records, &copying.replaced, key, *at);
+                copying.early.extend(record.map(|record| (*key, record.clone())));
             }
             // A key used again after its time has a younger record, which stays.
             if self.records.get(key).is_some_and(|record| record.at == *at) {
@@ -78,27 +100,34 @@ impl KeyMemory {
                 }
             }
             self.order.pop_front();
-            if let Some((at, end)) = &mut self.copying {
-                (*at, *end) = (at.saturating_sub(1), end.saturating_sub(1));
+            if let Some(copying) = &mut self.copying {
+                copying.next = copying.next.saturating_sub(1);
+                copying.end = copying.end.saturating_sub(1);
             }
         }
     }
 
     /// Begins to copy what is remembered now.
     pub(super) fn begin_copy(&mut self) {
-        self.copying = Some((0, self.order.len()));
+        let end = self.order.len();
+        self.copying = Some(Copying { next: 0, end, replaced: HashMap::new(), early: Vec::new() });
     }
 
-    /// Copies the next so many keys with what came of them, but for those whose time is over meanwhile; `None` once all are.
+    /// Copies the next so many keys, oldest first, with what had come of them; `None` once all are.
     pub(super) fn next_copied(&mut self, keys: usize) -> Option<Vec<(ScopedKey, KeyRecord)>> {
-        let (at, end) = self.copying.filter(|(at, end)| at < end)?;
-        let next = end.min(at + keys);
-        self.copying = Some((next, end));
-        let copied = self.order.range(at..next).filter_map(|(remembered, key)| {
-            let record = self.records.get(key).filter(|record| record.at == *remembered)?;
-            Some((*key, record.clone()))
-        });
-        Some(copied.collect())
+        let copying = self.copying.as_mut()?;
+        let mut copied = std::mem::take(&mut copying.early);
+        if copied.is_empty() && copying.next == copying.end {
+            self.copying = None;
+            return None;
+        }
+        let from = copying.next;
+        copying.next = copying.end.min(from + keys);
+        for (at, key) in self.order.range(from..copying.next) {
+            let record = recorded_at(&self.records, &copying.replaced, key, *at);
+            copied.extend(record.map(|record| (*key, record.clone())));
+        }
+        Some(copied)
     }
 
     pub(super) fn end_copy(&mut self) {
@@ -109,6 +138,16 @@ impl KeyMemory {
     pub(super) fn iter_at(&self, now: Millis) -> impl Iterator<Item = (&ScopedKey, &KeyRecord)> {
         self.records.iter().filter(move |(_, record)| !is_over(record.at, now))
     }
+}
+
+/// The record of a key that was made at this time, whether or not another has replaced it.
+fn recorded_at<'a>(
+    records: &'a HashMap<ScopedKey, KeyRecord>,
+    replaced: &'a HashMap<ScopedKey, KeyRecord>,
+    key: &ScopedKey,
+    at: Millis,
+) -> Option<&'a KeyRecord> {
+    [records, replaced].into_iter().filter_map(|of| of.get(key)).find(|record| record.at == at)
 }
 
 fn is_over(at: Millis, now: Millis) -> bool {
@@ -153,6 +192,29 @@ mod tests {
         assert!(memory.has_room(greedy, Millis(KEY_MEMORY_MS)));
         memory.remember(key(9), record(KEY_MEMORY_MS));
         assert_eq!(memory.of_client, HashMap::from([(greedy, 1)]));
+    }
+
+    #[test]
+    fn a_copy_holds_what_was_remembered_when_it_began_whatever_is_replaced_or_forgotten_meanwhile() {
+        let mut memory = KeyMemory::default();
+        (1..6).for_each(|byte| memory.remember(key(byte), record(u64::from(byte))));
+        memory.remember(key(2), record(9)); // used again: an issue is done anew
+        memory.begin_copy();
+        memory.remember(key(3), record(10));
+        let mut copied = memory.next_copied(1).unwrap();
+        memory.remember(key(4), record(11));
+        memory.remember(key(4), record(12));
+        memory.remember(key(6), record(KEY_MEMORY_MS + 4)); // the first four are over
+        while let Some(more) = memory.next_copied(2) {
+            copied.extend(more);
+        }
+        let copied: Vec<_> = copied.into_iter().map(|(key, record)| (key.key.0[0], record.at.0)).collect();
+        assert_eq!(copied, [(1, 1), (3, 3), (4, 4), (5, 5), (2, 9)]);
+
+        memory.begin_copy();
+        memory.remember(key(7), record(3 * KEY_MEMORY_MS)); // nothing was copied yet, and all of it is over
+        let copied: Vec<_> = std::iter::from_fn(|| memory.next_copied(9)).flatten().collect();
+        assert_eq!(copied.len(), 5, "one of each key: {copied:?}");
     }
 
     #[test]
