@@ -120,7 +120,7 @@ impl World {
                 Err(SnapshotError::Damaged(_) | SnapshotError::NotASnapshot | SnapshotError::Version(_)) => {
                     self.report.seen.note("a damaged snapshot passed over");
                 }
-                Err(SnapshotError::Io(_)) => self.report.seen.note("a snapshot without all of its parts"),
+                // Missing parts too: a manifest is there only if everything it names is.
                 Err(other) => return Err(format!("a snapshot cannot be used: {other}")),
             }
         }
