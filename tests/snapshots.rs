@@ -1,4 +1,5 @@
-//! Snapshots of a real server on real files: what a start makes of them, whole, damaged, foreign or ahead of the log.
+//! Snapshots of a real server on real files: what a start makes of them, whole, damaged, foreign or ahead of the log; and a start
+//! without the memory that it was told to fill.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
@@ -261,6 +262,21 @@ async fn snapshots_are_written_by_themselves_and_only_administrators_order_one()
     let now = run(dir.path(), &["snapshot", "now"], "");
     let words = String::from_utf8_lossy(&now.stdout).into_owned();
     assert!(now.status.success() && words.starts_with("a snapshot of event "), "{words}");
+}
+
+#[test]
+fn a_maximum_that_memory_has_no_room_for_is_refused_with_the_arithmetic() {
+    let dir = tempfile::tempdir().unwrap();
+    let Err(StartFailure::Ended { status, words }) =
+        Server::try_start(dir.path(), &[("JETON_TOKENS_MAX", "2147483646")])
+    else {
+        panic!("a machine with 200 GB: make the number larger");
+    };
+    assert_eq!(status.code(), Some(2));
+    assert!(
+        words.contains("MiB (100 bytes a token") && words.contains("set tokens_max to"),
+        "{words}"
+    );
 }
 
 fn files_or_none(data: &Path) -> Option<()> {

@@ -30,8 +30,9 @@ pub struct ServerConfig {
     pub cores: Option<NonZeroUsize>,
     /// Tokens to have room for from the start.
     pub tokens_initial: usize,
-    /// The most tokens to hold: those issued and renewed since the log began.
-    pub tokens_max: u32,
+    /// The most tokens to hold at a time, dead ones until they are reclaimed; as many as memory has room for, 100 million at
+    /// most, if not set.
+    pub tokens_max: Option<u32>,
     /// Connections to hold on each core.
     pub connections_max: usize,
     /// Listen on other addresses than loopback although the authority is the development one.
@@ -63,7 +64,7 @@ impl Default for ServerConfig {
             data: default_data(),
             cores: None,
             tokens_initial: 1 << 16,
-            tokens_max: 100_000_000,
+            tokens_max: None,
             connections_max: 16_384,
             allow_development_authority: false,
             segment_mib: 256,
@@ -133,9 +134,12 @@ impl ServerConfig {
                 self.space_hard_mib <= self.space_reserve_mib,
                 "space_hard_mib: it cannot exceed space_reserve_mib",
             ),
-            (self.tokens_max >= 1_000, "tokens_max: at least 1,000"),
-            (self.tokens_max < i32::MAX as u32, "tokens_max: below 2^31 - 1"),
-            (self.tokens_initial <= self.tokens_max as usize, "tokens_initial: it cannot exceed tokens_max"),
+            (self.tokens_max.is_none_or(|max| max >= 1_000), "tokens_max: at least 1,000"),
+            (self.tokens_max.is_none_or(|max| max < i32::MAX as u32), "tokens_max: below 2^31 - 1"),
+            (
+                self.tokens_max.is_none_or(|max| self.tokens_initial <= max as usize),
+                "tokens_initial: it cannot exceed tokens_max",
+            ),
             (
                 (1..=CONNECTIONS_MAX).contains(&self.connections_max),
                 "connections_max: 1 to 1,048,576 on each core",
@@ -155,6 +159,9 @@ impl ServerConfig {
     #[must_use]
     pub fn to_commented_toml(&self) -> String {
         let cores = self.cores.map_or_else(|| "# cores = 2".to_owned(), |cores| format!("cores = {cores}"));
+        let tokens_max = self
+            .tokens_max
+            .map_or_else(|| "# tokens_max = 100000000".to_owned(), |max| format!("tokens_max = {max}"));
         let data = toml_text(&self.data.to_string_lossy());
         format!(
             "# Jeton server. Each setting can also be given in the environment as JETON_<NAME>, and some as flags\n\
@@ -166,9 +173,10 @@ impl ServerConfig {
              data = {data}\n\
              # Cores to serve on; all that the process may use if not set.\n\
              {cores}\n\n\
-             # Tokens to have room for from the start, and at most (issued and renewed since the log began).\n\
+             # Tokens to have room for from the start, and at most at a time; as many as memory has room for, 100\n\
+             # million at most, if not set. One takes up to 100 bytes.\n\
              tokens_initial = {}\n\
-             tokens_max = {}\n\n\
+             {tokens_max}\n\n\
              # Connections on each core.\n\
              connections_max = {}\n\
              # Who gets every right in a new log: the URI SAN of the first administrator's certificate.\n\
@@ -190,7 +198,6 @@ impl ServerConfig {
              clock_jump_max_hours = {}\n",
             self.listen,
             self.tokens_initial,
-            self.tokens_max,
             self.connections_max,
             toml_text(&self.admin),
             self.allow_development_authority,
@@ -233,7 +240,7 @@ mod tests {
             let config = ServerConfig {
                 data: data.into(),
                 cores: NonZeroUsize::new(3),
-                tokens_max: 5_000_000,
+                tokens_max: Some(5_000_000),
                 ..ServerConfig::default()
             };
             std::fs::write(&path, config.to_commented_toml()).unwrap();

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 mod engine;
+pub mod memory;
 pub mod server;
 pub mod snapshots;
 

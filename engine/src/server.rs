@@ -19,6 +19,7 @@ use jeton_net::tls::{TlsError, server_config};
 use crate::config::ServerConfig;
 use crate::credentials::{CredentialsError, Identities, RENEW_DAYS};
 use crate::engine::{Engine, EngineConfig, OpenError, SnapshotSchedule, StopError};
+use crate::memory;
 use crate::snapshots::SnapshotDir;
 
 /// What a running server leaves in its data directory, for the client commands on the same machine.
@@ -41,6 +42,9 @@ pub enum ServeError {
     /// The log's content.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] memory::TooLittleMemory),
     /// Certificates.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -107,7 +111,7 @@ fn open_engine(lock: DataLock, config: &ServerConfig, accept_clock: bool) -> Res
     let engine_config = EngineConfig {
         state: StateConfig {
             tokens_initial: config.tokens_initial,
-            tokens_max: config.tokens_max,
+            tokens_max: memory::tokens_max(config.tokens_max, memory::available())?,
             ..StateConfig::default()
         },
         clock_jump_max_ms: config.clock_jump_max_hours.saturating_mul(3_600_000),
