@@ -1,11 +1,12 @@
 //! What several benchmarks begin with: a sequencer with live tokens in it, made as a server makes them.
+#![allow(dead_code, reason = "each benchmark takes what it needs")]
 
-use jeton_core::batch::ChainEnd;
+use jeton_core::batch::{ChainEnd, SealedBatch};
 use jeton_core::claims::Claims;
 use jeton_core::command::{Command, IssueTokens, Submission};
 use jeton_core::numbers::{ClientNo, LogId, Partition};
 use jeton_core::outcome::Outcome;
-use jeton_core::sequencer::{FIRST_TENANT, Sequencer};
+use jeton_core::sequencer::{Commit, FIRST_TENANT, Sequencer};
 use jeton_core::state::{State, StateConfig};
 use jeton_core::time::Millis;
 use jeton_core::token::Token;
@@ -32,7 +33,6 @@ impl Random {
     }
 
     /// Puts items into another order (Fisher and Yates).
-    #[allow(dead_code, reason = "not every benchmark shuffles")]
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, (self.next() % (last as u64 + 1)) as usize);
@@ -79,6 +79,17 @@ pub(crate) fn issue(number: usize, count: usize, size: Size) -> Command {
 
 /// A sequencer with live tokens, what readers see of them, and the tokens.
 pub(crate) fn filled(size: Size) -> (Sequencer<()>, View, Vec<[u8; 32]>) {
+    fill(size, |_| {})
+}
+
+/// The log of what makes such a sequencer.
+pub(crate) fn logged(size: Size) -> Vec<SealedBatch> {
+    let mut log = Vec::new();
+    fill(size, |commit| log.extend_from_slice(&commit.batches));
+    log
+}
+
+fn fill(size: Size, mut keep: impl FnMut(&Commit)) -> (Sequencer<()>, View, Vec<[u8; 32]>) {
     let config = StateConfig {
         tokens_initial: size.tokens,
         tokens_max: 2 * size.tokens as u32,
@@ -98,6 +109,7 @@ pub(crate) fn filled(size: Size) -> (Sequencer<()>, View, Vec<[u8; 32]>) {
         let submission = Submission { actor: ClientNo(1), key: None, command };
         sequencer.handle_submission((), submission, NOW, &mut entropy);
         while let Some(commit) = sequencer.poll_commit() {
+            keep(&commit);
             sequencer.handle_durable(commit.last());
         }
         while let Some(((), reply)) = sequencer.poll_reply() {

@@ -273,10 +273,7 @@ fn a_maximum_that_memory_has_no_room_for_is_refused_with_the_arithmetic() {
         panic!("a machine with 200 GB: make the number larger");
     };
     assert_eq!(status.code(), Some(2));
-    assert!(
-        words.contains("MiB (100 bytes a token") && words.contains("set tokens_max to"),
-        "{words}"
-    );
+    assert!(words.contains("MiB (100 bytes a token") && words.contains("set tokens_max to"), "{words}");
 }
 
 fn files_or_none(data: &Path) -> Option<()> {
