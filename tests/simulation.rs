@@ -66,7 +66,7 @@ const SITUATIONS: [&str; 50] = [
 ];
 
 /// Seeds that once broke a promise, each with what it was about.
-const PINNED: [(u64, &str); 2] = [
+const PINNED: [(u64, &str); 3] = [
     (
         1_001_126,
         "nineteen revokes by subject in a queue, carried out a token at a time, all have to be answered",
@@ -75,6 +75,7 @@ const PINNED: [(u64, &str); 2] = [
         304,
         "a key used again while a snapshot is written, by an event that a crash then loses, is in the snapshot",
     ),
+    (5_585, "the same in the same millisecond: a snapshot has what had come of the key at its event"),
 ];
 
 /// Does `work` with each number below `until`, on every core.

@@ -140,14 +140,14 @@ impl KeyMemory {
     }
 }
 
-/// The record of a key that was made at this time, whether or not another has replaced it.
+/// The record of a key that was made at this time, whether or not another has replaced it: perhaps in the same millisecond.
 fn recorded_at<'a>(
     records: &'a HashMap<ScopedKey, KeyRecord>,
     replaced: &'a HashMap<ScopedKey, KeyRecord>,
     key: &ScopedKey,
     at: Millis,
 ) -> Option<&'a KeyRecord> {
-    [records, replaced].into_iter().filter_map(|of| of.get(key)).find(|record| record.at == at)
+    [replaced, records].into_iter().filter_map(|of| of.get(key)).find(|record| record.at == at)
 }
 
 fn is_over(at: Millis, now: Millis) -> bool {
@@ -201,6 +201,8 @@ mod tests {
         memory.remember(key(2), record(9)); // used again: an issue is done anew
         memory.begin_copy();
         memory.remember(key(3), record(10));
+        let again = Recorded::Renewed { expires_s: 99 };
+        memory.remember(key(5), KeyRecord { outcome: again.clone(), ..record(5) }); // in the same millisecond
         let mut copied = memory.next_copied(1).unwrap();
         memory.remember(key(4), record(11));
         memory.remember(key(4), record(12));
@@ -208,6 +210,7 @@ mod tests {
         while let Some(more) = memory.next_copied(2) {
             copied.extend(more);
         }
+        assert!(copied.iter().all(|(_, record)| record.outcome != again));
         let copied: Vec<_> = copied.into_iter().map(|(key, record)| (key.key.0[0], record.at.0)).collect();
         assert_eq!(copied, [(1, 1), (3, 3), (4, 4), (5, 5), (2, 9)]);
 
