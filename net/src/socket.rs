@@ -4,7 +4,7 @@ pub(crate) mod options;
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -208,6 +208,13 @@ impl Socket {
             }
         }
         Ok(true)
+    }
+}
+
+/// For whoever waits until there is something to receive without an executor of its own.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -29,6 +29,10 @@ const BUSY: u8 = 0xf0;
 const NOT_ALLOWED: u8 = 0xf1;
 const FAILED: u8 = 0xf2;
 
+/// Bytes of an answer, without and with its subject.
+const ANSWER_BYTES: usize = 8;
+const ANSWER_BYTES_WITH_SUBJECT: usize = 16;
+
 /// The longest time until expiry that an answer can tell, in seconds: 194 days. It means "that or more".
 pub const SECONDS_LEFT_MAX: u32 = 0x00ff_ffff;
 
@@ -155,23 +159,52 @@ pub fn encode_answers(
     });
 }
 
-fn decode_answers(cursor: &mut Cursor<'_>) -> Result<Response, WireError> {
+/// The answers of a frame that holds some, one after another and without memory of their own; `None` for any other frame.
+///
+/// # Errors
+/// [`WireError`], of the frame at once and of each answer when it is its turn.
+pub fn answers_in<'a>(
+    frame: &Frame<'a>,
+) -> Result<Option<impl ExactSizeIterator<Item = Result<Answer, WireError>> + use<'a>>, WireError> {
+    if frame.opcode != ANSWERS {
+        return Ok(None);
+    }
+    let mut cursor = Cursor::new(frame.payload);
+    let (count, length, _) = decode_answers_head(&mut cursor)?;
+    let answers = cursor.take(count * length)?;
+    cursor.end()?;
+    Ok(Some(answers.chunks_exact(length).map(|bytes| {
+        let mut cursor = Cursor::new(bytes);
+        decode_answer(&mut cursor, bytes.len() == ANSWER_BYTES_WITH_SUBJECT)
+    })))
+}
+
+/// How many answers there are, how long each is, and the event that they rest on.
+fn decode_answers_head(cursor: &mut Cursor<'_>) -> Result<(usize, usize, Sequence), WireError> {
     let (count, with_subjects) = (cursor.u16()?, cursor.u16()?);
     if cursor.u32()? != 0 || with_subjects > 1 {
         return Err(WireError::Invalid("unknown bits"));
     }
-    let published = Sequence(cursor.u64()?);
-    let answer_length = if with_subjects == 1 { 16 } else { 8 };
+    let length = if with_subjects == 1 { ANSWER_BYTES_WITH_SUBJECT } else { ANSWER_BYTES };
+    Ok((usize::from(count), length, Sequence(cursor.u64()?)))
+}
+
+fn decode_answer(cursor: &mut Cursor<'_>, with_subject: bool) -> Result<Answer, WireError> {
+    let mut answer = answer_from(cursor.array()?)?;
+    if with_subject {
+        answer.subject =
+            SubjectNo(u32::try_from(cursor.u64()?).map_err(|_| WireError::Invalid("a subject"))?);
+    }
+    Ok(answer)
+}
+
+fn decode_answers(cursor: &mut Cursor<'_>) -> Result<Response, WireError> {
+    let (count, length, published) = decode_answers_head(cursor)?;
     // Room is made for answers that are there, not for those that are said to be.
-    let mut rest = Cursor::new(cursor.take(usize::from(count) * answer_length)?);
-    let mut answers = Vec::with_capacity(usize::from(count));
+    let mut rest = Cursor::new(cursor.take(count * length)?);
+    let mut answers = Vec::with_capacity(count);
     for _ in 0..count {
-        let mut answer = answer_from(rest.array()?)?;
-        if with_subjects == 1 {
-            answer.subject =
-                SubjectNo(u32::try_from(rest.u64()?).map_err(|_| WireError::Invalid("a subject"))?);
-        }
-        answers.push(answer);
+        answers.push(decode_answer(&mut rest, length == ANSWER_BYTES_WITH_SUBJECT)?);
     }
     Ok(Response::Answers { published, answers })
 }
