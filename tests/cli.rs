@@ -394,11 +394,12 @@ fn the_load_generator_checks_every_reply_and_reports_in_json() {
     };
     let file = dir.path().join("tokens");
     std::fs::write(&file, "not secret").unwrap();
-    let ran = load(&["--token-file", file.to_str().unwrap()]);
+    let ran = load(&["--rate", "500", "--token-file", file.to_str().unwrap()]);
     assert_eq!(code(&ran), 0, "{}", words(&ran));
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&report["wrong_replies"], &report["errors"]), (&0.into(), &0.into()), "{report}");
     assert!(report["tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(report["offered_per_s"], 500.0, "{report}");
     let metadata = std::fs::metadata(&file).unwrap();
     assert_eq!(metadata.len(), 2_000 * 32);
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o600);

@@ -1,21 +1,30 @@
-//! `jeton-load`: load for a Jeton server, with every reply checked.
+//! `jeton-load`: load for a Jeton server and what it is compared with, every reply checked.
 //!
-//! A closed loop at a fixed number of connections, batch and requests in flight, or an open one at a fixed rate
-//! ([`schedule`]). Tokens lie 32 bytes each in a
-//! mapping; what each answer must be follows from the token's position ([`plan`]), not from a map. Drives
-//! the same sans-IO QUIC driver as the server, from the other side, on one busy thread.
+//! A [`workload`] says what to ask when; a [`schedule`] says when each request is due; a [`worker`] lets its [`engine`]
+//! ask through a [`peer`], which alone knows the server and its wire. The [`checker`] says whether an answer is true: that
+//! follows from a token's position ([`layout`]) and from what was asked for before, so nothing is remembered for each
+//! token. The [`recorder`] measures, [`run`] collects, the [`report`] tells.
 //!
-//! Knows neither the engine nor the log.
+//! Knows neither Jeton's engine nor its log.
 
+mod checker;
 mod cli;
-mod link;
+mod engine;
+mod fill;
+mod keyspace;
+mod layout;
+mod live;
+mod machine;
 mod measure;
-mod plan;
+mod peer;
+mod picker;
+mod recorder;
 mod report;
 mod run;
 mod schedule;
 mod target;
-mod tokens;
+mod worker;
+mod workload;
 
 use std::process::ExitCode;
 

@@ -3,10 +3,14 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use jeton_net::tls::Credentials;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::measure::cpu_of;
+use crate::peer::Peer;
+use crate::peer::jeton::{Address, JetonPeer};
 
 /// A server and an identity. Without any of these: the server on this machine's default data directory.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +24,56 @@ pub(crate) struct Target {
     /// A folder with ca.pem, client.pem and client.key.
     #[arg(long, value_name = "DIR", env = "JETON_IDENTITY")]
     identity: Option<PathBuf>,
+    /// The name in the server's certificate.
+    #[arg(long, env = "JETON_SERVER_NAME", default_value = "jeton")]
+    server_name: String,
+    /// The server's process, to measure its CPU time and memory; that of the data directory if not given.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+}
+
+/// A server that can be connected to, and looked at if it is on this machine.
+#[derive(Clone)]
+pub(crate) struct Server {
+    at: At,
+    pid: Option<u32>,
+}
+
+#[derive(Clone)]
+enum At {
+    Jeton(Address),
+}
+
+impl Server {
+    /// The server that was asked for; nothing is connected yet.
+    pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
+        let pid = target.server_pid.or_else(|| target.pid());
+        if let Some(pid) = target.server_pid.filter(|pid| cpu_of(*pid).is_none()) {
+            bail!("there is no process {pid} to measure");
+        }
+        let address = Address::new(target.address()?, target.server_name.clone(), target.credentials()?)?;
+        Ok(Self { at: At::Jeton(address), pid })
+    }
+
+    /// So many connections for one worker.
+    pub(crate) fn connect(&self, connections: u16, streams: u16) -> anyhow::Result<Box<dyn Peer>> {
+        Ok(match &self.at {
+            At::Jeton(address) => Box::new(JetonPeer::connect(address, usize::from(connections), streams)?),
+        })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.at {
+            At::Jeton(to) => write!(f, "jeton at {}", to.address),
+        }
+    }
 }
 
 fn default_data() -> PathBuf {
@@ -44,7 +98,7 @@ impl Target {
     }
 
     /// Where the server listens.
-    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+    fn address(&self) -> anyhow::Result<SocketAddr> {
         if let Some(text) = &self.connect {
             let mut addresses = text.to_socket_addrs().with_context(|| format!("{text} is no address"))?;
             return addresses.next().with_context(|| format!("{text} has no address"));
@@ -55,7 +109,7 @@ impl Target {
     }
 
     /// The server's process, if it is on this machine.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    fn pid(&self) -> Option<u32> {
         if self.connect.is_some() {
             return None;
         }
@@ -63,7 +117,7 @@ impl Target {
     }
 
     /// What to show the server and whom to trust.
-    pub(crate) fn credentials(&self) -> anyhow::Result<Credentials> {
+    fn credentials(&self) -> anyhow::Result<Credentials> {
         let dir = self.identity.clone().unwrap_or_else(|| self.data().join("identities/admin"));
         let certificates = |file: &str| -> anyhow::Result<Vec<CertificateDer<'static>>> {
             let pem = read(&dir, file)?;

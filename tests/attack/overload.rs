@@ -82,12 +82,14 @@ impl Drop for Quota {
     }
 }
 
-/// One run of the load generator; its report.
+/// One run of the load generator; its report. Without a rate: in a closed loop.
 fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result<Value> {
     let binary = std::env::current_exe()?.with_file_name("jeton-load");
+    let out = target.data.join("load-report");
     let mut command = Command::new(&binary);
     command
-        .args(["run", "--json", "--tokens", "20000", "--warm-up", "1s"])
+        .args(["run", "--json", "--tokens", "20000", "--warm-up", "1s", "--when-full", "drop", "--out"])
+        .arg(&out)
         .args(["--mix", &format!("{}=100", config.kind)])
         .args(["--batch", &config.batch.to_string(), "--connections", &config.connections.to_string()])
         .args(["--in-flight", &config.in_flight.to_string()])
@@ -95,10 +97,13 @@ fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result
         .arg("--data")
         .arg(&target.data)
         .stderr(Stdio::inherit());
-    rate.map(|rate| command.args(["--rate", &rate.to_string()]));
-    let output = command.output().with_context(|| binary.display().to_string())?;
-    let report = serde_json::from_slice(&output.stdout);
-    let report: Value = report.with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())?;
+    match rate {
+        Some(rate) => command.args(["--rate", &rate.to_string()]),
+        None => command.arg("--closed"),
+    };
+    let status = command.stdout(Stdio::null()).status().with_context(|| binary.display().to_string())?;
+    let text = std::fs::read_to_string(out.join("run.json")).with_context(|| format!("after {status}"))?;
+    let report: Value = serde_json::from_str(&text).context(text)?;
     if report["wrong_replies"] != 0 {
         bail!("wrong replies: {report}");
     }
@@ -173,7 +178,9 @@ async fn step(
     quiet.sort_unstable();
     let quiet_p90 = quiet.get(quiet.len() * 9 / 10).map_or(f64::NAN, |latency| latency.as_micros() as f64);
     let goodput = number(&report, "achieved_per_s");
-    let kind = &config.kind;
+    let detail = &report["detail"];
+    let kinds = detail["kinds"].as_array();
+    let of_kind = kinds.and_then(|kinds| kinds.iter().find(|of| of["kind"] == config.kind.as_str()));
     Ok((
         goodput,
         json!({
@@ -181,13 +188,13 @@ async fn step(
             "offered_per_s": report["offered_per_s"],
             "goodput_per_s": goodput,
             "busy": report["refused"],
-            "not_sent": report["not_sent"],
-            "unanswered": report["unanswered"],
+            "not_sent": detail["not_sent"],
+            "unanswered": detail["unanswered"],
             "errors": report["errors"],
-            "latency_us": report["latency_us"][kind],
-            "service_us": report["service_us"][kind],
+            "latency_us": of_kind.map(|of| &of["latency_us"]),
+            "service_us": of_kind.map(|of| &of["service_us"]),
             "generator_cpu_s": report["generator_cpu_s"],
-            "generator_lag_us_max": report["generator_lag_us_max"],
+            "generator_lag_us_max": detail["generator_lag_us_max"],
             "server_cpu_s": report["server_cpu_s"],
             "server_rss_bytes": report["server_rss_bytes"],
             "witness": {

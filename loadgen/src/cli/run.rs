@@ -1,0 +1,72 @@
+//! `jeton-load run`.
+
+use std::path::PathBuf;
+
+use super::flags::Load;
+use crate::live;
+use crate::report::files::Folder;
+use crate::report::{Record, print_text, warnings};
+use crate::run::prepare;
+use crate::target::Server;
+
+/// Where reports go if nothing else is said.
+pub(crate) const FOLDER: &str = "jeton-load-report";
+
+/// Flags of `run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What becomes of the figures.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Write the report to this folder: jeton-load-report, or none with --json.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the report as one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show nothing while the run goes on.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+impl Output {
+    /// The folder to write to; that it can be written to was found out.
+    pub(crate) fn folder(&self) -> anyhow::Result<Option<Folder>> {
+        let default = (!self.json).then(|| PathBuf::from(FOLDER));
+        self.out.clone().or(default).map(|path| Folder::new(&path)).transpose()
+    }
+}
+
+impl Run {
+    /// Runs; returns whether every reply was right and the run came to its end.
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        let workload = self.load.workload()?;
+        let folder = self.output.folder()?;
+        let server = Server::new(&self.load.target)?;
+        let mut prepared = prepare(&server, &workload, self.load.token_file.clone())?;
+        let mut view = live::view(workload.duration.0.as_secs_f64(), self.output.quiet || self.output.json);
+        let outcome = prepared.run(&server, view.as_mut())?;
+        let record = Record::new(&workload, server.to_string(), prepared.fill_per_s, &outcome);
+        if self.output.json {
+            println!("{}", serde_json::to_string(&record.summary)?);
+        } else {
+            print_text(&record);
+        }
+        for warning in warnings(&record) {
+            eprintln!("jeton-load: {warning}");
+        }
+        if let Some(folder) = folder {
+            folder.save(&record, &outcome)?;
+            eprintln!("jeton-load: the report is in {}", folder.path().display());
+        }
+        // A server that died in mid-run: what was measured is told, and then that.
+        let is_good = record.is_good();
+        outcome.failed.map_or(Ok(is_good), Err)
+    }
+}

@@ -1,0 +1,402 @@
+//! One worker's run: sends what is due, checks what comes, records how long it took.
+//!
+//! Knows neither sockets nor the wire: a [`Peer`] has those. Asks a clock that it is given, so that tests run on a time of
+//! their own. Every request lives in a slot that was made beforehand and belongs to one connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::checker::Truth;
+use crate::keyspace::KeySpace;
+use crate::layout::{GROUP_TOKENS, Role};
+use crate::peer::{CheckNo, Peer, Question, Reply, TokenBytes};
+use crate::picker::Picker;
+use crate::recorder::Sample;
+use crate::schedule::DueTimes;
+use crate::workload::kind::{Ask, Kind};
+use crate::workload::{WhenFull, Workload};
+
+mod slot;
+
+use self::slot::{Slot, Slots};
+
+/// Requests put on their way before answers are taken again.
+const SENDS_PER_TURN: usize = 256;
+/// Revokes that were refused and are asked for again; more are left alone.
+const AGAIN_MAX: usize = 4_096;
+/// In how many groups requests are noted that were never sent.
+const WAITING_GROUPS: u64 = 1_000;
+
+/// What all workers have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) workload: Workload,
+    pub(crate) keys: KeySpace,
+    pub(crate) truth: Truth,
+}
+
+/// The time.
+pub(crate) type Clock<'a> = &'a dyn Fn() -> Instant;
+
+/// One worker's run.
+pub(crate) struct Engine<'a> {
+    shared: Arc<Shared>,
+    clock: Clock<'a>,
+    picker: Picker,
+    /// Of requests in an open loop; a closed one has none.
+    due: Option<DueTimes>,
+    slots: Slots,
+    /// Nothing is sent from then on, and what is answered later is no longer achieved.
+    until: Instant,
+    /// What was due before is not recorded.
+    from: Instant,
+    /// Whether all slots were taken when the last turn ended: then lateness is the server's.
+    was_full: bool,
+    again: VecDeque<(Kind, u32)>,
+    tokens: Vec<TokenBytes>,
+    checks: Vec<u16>,
+    random: SmallRng,
+    pub(crate) sample: Box<Sample>,
+    /// When something was answered last.
+    pub(crate) heard: Instant,
+    /// Whether the victims or groups set aside have been used up.
+    pub(crate) ran_dry: bool,
+}
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(shared: Arc<Shared>, worker: u16, connections: usize, clock: Clock<'a>) -> Self {
+        let workload = &shared.workload;
+        let now = clock();
+        let live = shared.truth.layout.count(Role::Live);
+        Self {
+            picker: Picker::new(workload, live, worker),
+            due: None,
+            slots: Slots::new(connections, workload, now),
+            until: now,
+            from: now,
+            was_full: false,
+            again: VecDeque::with_capacity(AGAIN_MAX),
+            tokens: Vec::with_capacity(usize::from(workload.batch.max(workload.issue_batch))),
+            checks: Vec::with_capacity(usize::from(workload.batch)),
+            random: SmallRng::seed_from_u64(workload.seed ^ u64::from(worker) << 48 ^ 0x746f_6b65_6e73),
+            sample: Box::default(),
+            heard: now,
+            ran_dry: false,
+            clock,
+            shared,
+        }
+    }
+
+    /// Begins a phase: requests are due as `due` says, or in a closed loop, until `until`.
+    pub(crate) fn begin(&mut self, due: Option<DueTimes>, from: Instant, until: Instant) {
+        (self.due, self.from, self.until) = (due, from, until);
+        (self.heard, self.was_full) = ((self.clock)(), false);
+    }
+
+    /// Requests that are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.slots.under_way()
+    }
+
+    /// When there is something to send next, if it is known.
+    pub(crate) fn next_send(&self) -> Option<Instant> {
+        match &self.due {
+            _ if self.slots.is_full() => None,
+            Some(due) => Some(due.peek()),
+            None => self.slots.next_free(),
+        }
+    }
+
+    /// One round; returns whether there was anything to do.
+    pub(crate) fn turn(&mut self, peer: &mut dyn Peer) -> anyhow::Result<bool> {
+        let sent = self.send(peer)?;
+        let is_moved = peer.turn(&mut |at, id, reply| self.take(at, id, &reply))?;
+        self.sample.counts.reconnects += self.slots.replace_connections(peer, (self.clock)())?;
+        Ok(sent || is_moved)
+    }
+
+    /// Sends what is due, as long as there is room for it.
+    fn send(&mut self, peer: &mut dyn Peer) -> anyhow::Result<bool> {
+        let mut now = (self.clock)();
+        let mut has_sent = false;
+        for _ in 0..SENDS_PER_TURN {
+            if now >= self.until {
+                break;
+            }
+            if let Some(due) = &self.due
+                && (due.peek() > now || due.peek() >= self.until)
+            {
+                break;
+            }
+            let Some(slot) = self.slots.take(now) else {
+                self.was_full = true;
+                if !self.drop_due(now) {
+                    break;
+                }
+                continue;
+            };
+            let due = self.due.as_mut().and_then(|due| due.next_due(now));
+            if let Some(due) = due.filter(|_| !self.was_full && !has_sent) {
+                let lag = crate::recorder::micros(now - due);
+                self.sample.counts.lag_us_max = self.sample.counts.lag_us_max.max(lag);
+            }
+            self.ask(peer, slot, due.unwrap_or(now), now)?;
+            has_sent = true;
+            now = (self.clock)();
+        }
+        self.was_full &= self.slots.is_full();
+        Ok(has_sent)
+    }
+
+    /// Gives up one request that is due and has no room; `false` if those wait.
+    fn drop_due(&mut self, now: Instant) -> bool {
+        let Some(due) = self.due.as_mut().filter(|_| self.shared.workload.when_full == WhenFull::Drop) else {
+            return false;
+        };
+        if due.next_due(now).is_none() {
+            return false;
+        }
+        self.sample.counts.offered += 1;
+        self.sample.counts.not_sent += 1;
+        true
+    }
+
+    fn ask(&mut self, peer: &mut dyn Peer, slot: u32, due: Instant, at: Instant) -> anyhow::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let (kind, number, is_again) = self.choose();
+        let id = self.slots.begin(slot, kind, number, due, at);
+        self.slots.of(slot).is_again = is_again;
+        let connection = self.slots.connection(slot);
+        let position = |role| shared.truth.layout.region(role).start;
+        self.sample.counts.offered += 1;
+        match kind {
+            Kind::Validate => self.ask_validate(peer, slot, connection, id)?,
+            Kind::Issue => self.ask_issue(peer, connection, id)?,
+            Kind::Revoke => {
+                peer.ask(connection, id, &Question::Revoke(shared.keys.at(position(Role::Victim) + number)))?;
+            }
+            Kind::RevokeSubject => {
+                let subject = shared.keys.group_subject(number);
+                peer.ask(connection, id, &Question::RevokeSubject(&subject))?;
+            }
+            Kind::Consume => {
+                self.slots.of(slot).before = shared.truth.consume(number);
+                peer.ask(
+                    connection,
+                    id,
+                    &Question::Consume(shared.keys.at(position(Role::Limited) + number)),
+                )?;
+            }
+            Kind::Renew => {
+                self.slots.of(slot).before = shared.truth.expires_at(number);
+                peer.ask(
+                    connection,
+                    id,
+                    &Question::Renew(shared.keys.at(position(Role::Renewable) + number)),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What to ask next, and of the writes, of which token of its region, and whether that was refused before.
+    fn choose(&mut self) -> (Kind, u32, bool) {
+        let truth = &self.shared.truth;
+        let kind = self.picker.kind();
+        let next = match kind {
+            Kind::Validate | Kind::Issue => return (kind, 0, false),
+            Kind::Consume => return (kind, self.picker.below(truth.layout.count(Role::Limited)), false),
+            Kind::Renew => return (kind, self.picker.below(truth.layout.count(Role::Renewable)), false),
+            Kind::Revoke | Kind::RevokeSubject => {
+                if let Some((kind, number)) = self.again.pop_front() {
+                    return (kind, number, true);
+                }
+                if kind == Kind::Revoke { truth.next_victim() } else { truth.next_group() }
+            }
+        };
+        match next {
+            Some(number) => (kind, number, false),
+            None => {
+                self.ran_dry = true;
+                (Kind::Validate, 0, false)
+            }
+        }
+    }
+
+    fn ask_validate(
+        &mut self,
+        peer: &mut dyn Peer,
+        slot: u32,
+        connection: usize,
+        id: u64,
+    ) -> anyhow::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.tokens.clear();
+        self.checks.clear();
+        let mut has_checks = false;
+        let probes = &mut self.slots.of(slot).probes;
+        for _ in 0..shared.workload.batch {
+            let probe = self.picker.probe(&shared.truth);
+            let mut token = *shared.keys.at(probe.position());
+            let check = match probe.ask() {
+                Ask::Granted => CheckNo::Granted,
+                Ask::Forbidden => CheckNo::Forbidden,
+                _ => CheckNo::Nothing,
+            };
+            match probe.ask() {
+                // That another token has the id of this one but for a bit is as likely as guessing one.
+                Ask::Unknown => token[0] ^= 0x80,
+                Ask::WrongSecret => token[31] ^= 1,
+                _ => {}
+            }
+            has_checks |= check != CheckNo::Nothing;
+            probes.push(probe);
+            self.tokens.push(token);
+            self.checks.push(check as u16);
+        }
+        let checks = has_checks.then_some(&self.checks[..]);
+        peer.ask(connection, id, &Question::Validate { tokens: &self.tokens, checks })
+    }
+
+    fn ask_issue(&mut self, peer: &mut dyn Peer, connection: usize, id: u64) -> anyhow::Result<()> {
+        let count = usize::from(self.shared.workload.issue_batch);
+        self.tokens.clear();
+        if peer.takes_tokens() {
+            self.tokens.resize(count, [0; 32]);
+            self.random.fill_bytes(self.tokens.as_flattened_mut());
+        }
+        let subjects = self.shared.keys.subjects(self.picker.below(u32::MAX), count);
+        peer.ask(connection, id, &Question::Issue { role: Role::Live, subjects, fresh: &self.tokens })
+    }
+
+    /// Checks an answer and records how long it took.
+    fn take(&mut self, at: Instant, id: u64, reply: &Reply<'_>) {
+        self.heard = at;
+        let Some(number) = self.slots.answered(id) else {
+            self.sample.wrong(|| format!("an answer to request {id:#x}, which nobody waits for"));
+            return;
+        };
+        let is_answer = self.check(number, reply);
+        let slot = self.slots.of(number);
+        if is_answer && slot.due >= self.from {
+            let counts = &mut self.sample.counts;
+            if at < self.until {
+                counts.achieved += 1;
+                counts.tokens += slot.probes.len() as u64;
+            }
+            let (kind, due, sent) = (slot.kind, slot.due, slot.at);
+            self.sample.record(kind, at.saturating_duration_since(due), at.saturating_duration_since(sent));
+        }
+        self.slots.release(number, at + self.shared.workload.think.0);
+    }
+
+    /// Whether the reply answers what was asked; notes what it says, and whether it is true.
+    fn check(&mut self, number: u32, reply: &Reply<'_>) -> bool {
+        let (slot, truth, sample) = (self.slots.of(number), &self.shared.truth, &mut self.sample);
+        match (slot.kind, reply) {
+            (Kind::Validate, Reply::Verdicts(verdicts)) if verdicts.len() == slot.probes.len() => {
+                for (probe, verdict) in slot.probes.iter().zip(*verdicts) {
+                    if !truth.is_right(*probe, *verdict) {
+                        sample.wrong(|| {
+                            let (role, number) = truth.layout.role(probe.position());
+                            let (ask, word) = (probe.ask(), verdict.word());
+                            format!("token {number} of those that are {role:?}, asked about as {ask:?}, was {word}")
+                        });
+                    }
+                }
+            }
+            (Kind::Issue, Reply::Issued(tokens)) => {
+                let wanted = usize::from(self.shared.workload.issue_batch);
+                if tokens.len() != wanted || has_twins(tokens) {
+                    let count = tokens.len();
+                    sample.wrong(|| {
+                        format!("an issue of {wanted} tokens brought {count}, or two of them are one")
+                    });
+                }
+            }
+            (Kind::Revoke, Reply::Revoked(count)) => {
+                // One that was refused and is asked for again may have been carried out.
+                if *count != 1 && !(*count == 0 && slot.is_again) {
+                    sample.wrong(|| format!("a revoke of one token revoked {count}"));
+                }
+                truth.victim_is_dead(slot.number);
+            }
+            (Kind::RevokeSubject, Reply::Revoked(count)) => {
+                if *count != u64::from(GROUP_TOKENS) && !(*count == 0 && slot.is_again) {
+                    sample
+                        .wrong(|| format!("a revoke of a subject of {GROUP_TOKENS} tokens revoked {count}"));
+                }
+                truth.group_is_dead(slot.number);
+            }
+            (Kind::Consume, Reply::Consumed { verdict, uses_left }) => {
+                if !truth.consumed(slot.number, slot.before, *verdict, *uses_left) {
+                    sample.wrong(|| {
+                        let (word, number) = (verdict.word(), slot.number);
+                        format!("a consume of limited token {number} was {word} with {uses_left} uses left")
+                    });
+                }
+            }
+            (Kind::Renew, Reply::Renewed { expires_s }) => {
+                if !truth.renewed(slot.number, slot.before, *expires_s) {
+                    sample
+                        .wrong(|| format!("a renewal shortened the life of renewable token {}", slot.number));
+                }
+            }
+            (kind, Reply::Refused) => {
+                sample.counts.refused += 1;
+                self.note_refused(kind, number);
+                return false;
+            }
+            (kind, other) => {
+                sample.error(|| format!("a {} was answered: {}", kind.name(), words(other)));
+                self.note_refused(kind, number);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What was not done has to be done another time: until then both answers are right.
+    fn note_refused(&mut self, kind: Kind, slot: u32) {
+        let slot: &Slot = self.slots.of(slot);
+        if matches!(kind, Kind::Revoke | Kind::RevokeSubject) && self.again.len() < AGAIN_MAX {
+            self.again.push_back((kind, slot.number));
+        }
+    }
+
+    /// Notes what was due and never sent, once the phase is over: it has waited until now, and waits on.
+    pub(crate) fn note_unsent(&mut self) {
+        let Some(due) = self.due.take() else { return };
+        for (at, count) in due.left(self.until, WAITING_GROUPS) {
+            self.sample.counts.offered += count;
+            self.sample.counts.not_sent += count;
+            self.sample.record_waiting(Kind::Validate, self.until.saturating_duration_since(at), count);
+        }
+    }
+
+    /// Notes what was sent and will not be answered any more.
+    pub(crate) fn note_unanswered(&mut self) {
+        self.sample.counts.unanswered += self.slots.under_way() as u64;
+    }
+}
+
+fn has_twins(tokens: &[TokenBytes]) -> bool {
+    // A few tokens at most in all workloads but those that fill: comparing each with its next finds a server that repeats.
+    tokens.windows(2).any(|pair| pair[0] == pair[1]) || tokens.contains(&[0; 32])
+}
+
+fn words(reply: &Reply<'_>) -> String {
+    match reply {
+        Reply::Failed(words) => words.clone(),
+        Reply::Verdicts(verdicts) => format!("{} verdicts", verdicts.len()),
+        Reply::Issued(tokens) => format!("{} tokens", tokens.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

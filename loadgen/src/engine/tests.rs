@@ -1,0 +1,334 @@
+//! Whole runs in a time that the test makes, against a peer that answers from memory: as it should, late, or with lies.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use jeton_core::verdict::Verdict;
+
+use super::*;
+use crate::layout::{Layout, USES};
+use crate::schedule::Profile;
+use crate::workload::{Arrivals, Asks, Mix, Schedule, Span};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// What to answer instead of the truth.
+#[derive(Clone, Copy, PartialEq)]
+enum Lie {
+    None,
+    EverythingIsValid,
+    NothingIsValid,
+    OneVerdictTooFew,
+    ADeadTokenLives,
+    ATokenTwice,
+    ARevokeOfNothing,
+    AUseForNothing,
+    AShorterLife,
+    AnAnswerTwice,
+}
+
+/// A server in this very thread: one request after another, each taking `service`, none while it stalls.
+struct Fake {
+    clock: Rc<Cell<Instant>>,
+    shared: Arc<Shared>,
+    lie: Lie,
+    service: Duration,
+    stall: Option<(Instant, Instant)>,
+    busy_until: Instant,
+    waiting: VecDeque<(Instant, u64, Said)>,
+    asked: u64,
+    connections: usize,
+    reconnected: usize,
+}
+
+enum Said {
+    Verdicts(Vec<Verdict>),
+    Issued(Vec<TokenBytes>),
+    Revoked(u64),
+    Consumed(u32),
+    Renewed(u32),
+}
+
+impl Fake {
+    /// What a server that does as it is told would say: it knows the tokens by the generator's own notes.
+    fn answer(&mut self, question: &Question<'_>) -> Said {
+        self.asked += 1;
+        match question {
+            Question::Validate { tokens, checks } => {
+                let keys = &self.shared.keys;
+                let verdict = |at: usize| {
+                    let position = u32::from_le_bytes(tokens[at][1..5].try_into().unwrap());
+                    if self.lie == Lie::NothingIsValid {
+                        return Verdict::Denied;
+                    }
+                    if self.lie == Lie::EverythingIsValid {
+                        return Verdict::Valid;
+                    }
+                    if tokens[at][..16] != keys.at(position)[..16] {
+                        return Verdict::Unknown;
+                    }
+                    if tokens[at] != *keys.at(position) {
+                        return Verdict::WrongSecret;
+                    }
+                    if checks.is_some_and(|checks| checks[at] == CheckNo::Forbidden as u16) {
+                        return Verdict::Forbidden;
+                    }
+                    let (role, number) = self.shared.truth.layout.role(position);
+                    match role {
+                        Role::Victim if number < self.shared.truth.victims_taken() => {
+                            if self.lie == Lie::ADeadTokenLives { Verdict::Valid } else { Verdict::Revoked }
+                        }
+                        Role::Limited => Verdict::ConsumeRequired,
+                        Role::Expired => Verdict::Expired,
+                        _ => Verdict::Valid,
+                    }
+                };
+                let few = usize::from(self.lie == Lie::OneVerdictTooFew);
+                Said::Verdicts((0..tokens.len() - few).map(verdict).collect())
+            }
+            Question::Issue { subjects, .. } => {
+                let token = |at: usize| {
+                    let mut token = [9; 32];
+                    token[0] = if self.lie == Lie::ATokenTwice { 0 } else { at as u8 };
+                    token
+                };
+                Said::Issued((0..subjects.len()).map(token).collect())
+            }
+            Question::Revoke(_) => Said::Revoked(u64::from(self.lie != Lie::ARevokeOfNothing)),
+            Question::RevokeSubject(_) => Said::Revoked(u64::from(GROUP_TOKENS)),
+            // As if each token were consumed for the first time: true of a run with few of them.
+            Question::Consume(_) => Said::Consumed(USES - u32::from(self.lie != Lie::AUseForNothing)),
+            Question::Renew(_) => {
+                let shorter = if self.lie == Lie::AShorterLife { self.asked as u32 * 10 } else { 0 };
+                Said::Renewed(1_000_000 - shorter)
+            }
+        }
+    }
+}
+
+impl Peer for Fake {
+    fn identity(&self) -> String {
+        "fake".to_owned()
+    }
+
+    fn connections(&self) -> usize {
+        self.connections
+    }
+
+    fn is_ready(&self, _connection: usize) -> bool {
+        true
+    }
+
+    fn ask(&mut self, _connection: usize, id: u64, question: &Question<'_>) -> anyhow::Result<()> {
+        let now = self.clock.get();
+        let mut at = self.busy_until.max(now) + self.service;
+        if let Some((from, to)) = self.stall.filter(|(from, to)| at > *from && at <= *to + self.service) {
+            assert!(from < to, "a stall has a length");
+            at = at.max(to + self.service);
+        }
+        self.busy_until = at;
+        let said = self.answer(question);
+        self.waiting.push_back((at, id, said));
+        Ok(())
+    }
+
+    fn turn(&mut self, take: &mut dyn FnMut(Instant, u64, Reply<'_>)) -> anyhow::Result<bool> {
+        let mut is_moved = false;
+        while self.waiting.front().is_some_and(|(at, ..)| *at <= self.clock.get()) {
+            let Some((at, id, said)) = self.waiting.pop_front() else { break };
+            for _ in 0..if self.lie == Lie::AnAnswerTwice { 2 } else { 1 } {
+                match &said {
+                    Said::Verdicts(verdicts) => take(at, id, Reply::Verdicts(verdicts)),
+                    Said::Issued(tokens) => take(at, id, Reply::Issued(tokens)),
+                    Said::Revoked(count) => take(at, id, Reply::Revoked(*count)),
+                    Said::Consumed(left) => {
+                        take(at, id, Reply::Consumed { verdict: Verdict::Valid, uses_left: *left });
+                    }
+                    Said::Renewed(expires_s) => take(at, id, Reply::Renewed { expires_s: *expires_s }),
+                }
+            }
+            is_moved = true;
+        }
+        Ok(is_moved)
+    }
+
+    fn wait(&mut self, _until: Instant) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn reconnect(&mut self, _connection: usize) -> anyhow::Result<()> {
+        self.reconnected += 1;
+        Ok(())
+    }
+
+    fn lacks(&self, _kind: Kind) -> bool {
+        false
+    }
+
+    fn has_checks(&self) -> bool {
+        true
+    }
+}
+
+fn workload(mix: Mix, rate: u32) -> Workload {
+    let mut workload =
+        Workload { mix, schedule: Schedule::Fixed(rate), batch: 8, issue_batch: 4, ..Workload::default() };
+    workload.keys.tokens = 20_000;
+    workload.duration = Span::from_secs(2);
+    workload
+}
+
+/// A run of two seconds; `change` makes the server another than the best.
+fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample, Fake) {
+    let began = Instant::now();
+    let clock = Rc::new(Cell::new(began));
+    let layout = Layout::new(workload);
+    let mut keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
+    for position in 0..layout.tokens() {
+        let mut token = [1; 32];
+        token[1..5].copy_from_slice(&position.to_le_bytes());
+        keys.put(position, &token);
+    }
+    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth: Truth::new(layout) });
+    let mut fake = Fake {
+        clock: Rc::clone(&clock),
+        shared: Arc::clone(&shared),
+        lie: Lie::None,
+        service: Duration::from_micros(100),
+        stall: None,
+        busy_until: began,
+        waiting: VecDeque::new(),
+        asked: 0,
+        connections: usize::from(workload.connections),
+        reconnected: 0,
+    };
+    change(&mut fake, began);
+    let now = || clock.get();
+    let mut engine = Engine::new(shared, 0, fake.connections, &now);
+    let until = began + workload.duration.0;
+    let due = Profile::new(&workload.schedule, workload.duration.0)
+        .map(|profile| DueTimes::new(profile, began, (0, 1), Arrivals::Constant, 1));
+    engine.begin(due, began, until);
+    while clock.get() < until + Duration::from_secs(5) {
+        engine.turn(&mut fake).unwrap();
+        if clock.get() == until {
+            engine.note_unsent();
+        }
+        clock.set(clock.get() + Duration::from_micros(50));
+    }
+    engine.note_unanswered();
+    let sample = std::mem::take(&mut engine.sample);
+    (*sample, fake)
+}
+
+fn everything() -> (Mix, Asks) {
+    let mix = Mix { validate: 70.0, issue: 5.0, revoke: 10.0, revoke_subject: 5.0, consume: 5.0, renew: 5.0 };
+    let asks = Asks {
+        live: 40.0,
+        unknown: 10.0,
+        wrong_secret: 10.0,
+        revoked: 10.0,
+        expired: 10.0,
+        granted: 10.0,
+        forbidden: 10.0,
+    };
+    (mix, asks)
+}
+
+#[test]
+fn a_server_that_says_the_truth_is_believed_whatever_it_is_asked() {
+    let (mix, validate) = everything();
+    // A token is consumed once at most, as the fake takes it: a second of 200 requests over 1,000 limited tokens.
+    let workload = Workload { validate, ..workload(mix, 50) };
+    let (sample, _) = run(&workload, |_, _| {});
+    assert_eq!(sample.described, Vec::<String>::new());
+    assert_eq!((sample.counts.wrong_replies, sample.counts.errors, sample.counts.achieved), (0, 0, 100));
+}
+
+#[test]
+fn every_lie_is_noticed() {
+    let table = [
+        (Lie::EverythingIsValid, "asked about as"),
+        (Lie::NothingIsValid, "was denied"),
+        (Lie::ADeadTokenLives, "Victim, asked about as Revoked, was valid"),
+        (Lie::ATokenTwice, "or two of them are one"),
+        (Lie::ARevokeOfNothing, "a revoke of one token revoked 0"),
+        (Lie::AUseForNothing, "a consume of limited token"),
+        (Lie::AShorterLife, "a renewal shortened the life"),
+        (Lie::AnAnswerTwice, "which nobody waits for"),
+    ];
+    let (mix, validate) = everything();
+    let mut workload = Workload { validate, ..workload(mix, 1_000) };
+    workload.keys.tokens = 1_000;
+    for (lie, words) in table {
+        let (sample, _) = run(&workload, |fake, _| fake.lie = lie);
+        assert!(sample.counts.wrong_replies > 0, "{words}");
+        let is_named = sample.described.iter().any(|line| line.contains(words));
+        assert!(is_named || sample.described.len() == 5, "{words}: {:?}", sample.described);
+    }
+    let (sample, _) = run(&workload, |fake, _| fake.lie = Lie::OneVerdictTooFew);
+    assert!(sample.counts.errors > 0 && sample.described[0].contains("7 verdicts"), "{:?}", sample.described);
+}
+
+#[test]
+fn a_server_that_stalls_is_told_of_by_latency_and_hidden_by_service_time() {
+    // 1,000 a second, 0.1 ms each; it stalls for half a second of the two. What was due in the stall waited for its rest.
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1_000);
+    (workload.connections, workload.in_flight) = (1, 4);
+    let stall = |fake: &mut Fake, began| {
+        fake.stall = Some((began + 500 * MS, began + 1_000 * MS));
+    };
+    let (sample, _) = run(&workload, stall);
+    let (latency, service) = (sample.all_latency(), sample.all_service());
+    assert_eq!((sample.counts.offered, sample.counts.not_sent, latency.len()), (2_000, 0, 2_000));
+    // A quarter of the requests was due in the stall: evenly from 500 ms down. So 10 % waited 300 ms and longer.
+    let p90 = latency.value_at_quantile(0.9);
+    assert!((280_000..=340_000).contains(&p90), "{p90}");
+    assert!((480_000..=520_000).contains(&latency.max()), "{}", latency.max());
+    // Four were under way when it began; all others were sent only after it, and by their own time never noticed.
+    assert!(service.value_at_quantile(0.99) < 2_000, "{}", service.value_at_quantile(0.99));
+    workload.schedule = Schedule::Closed;
+    let (sample, _) = run(&workload, stall);
+    let p99 = sample.all_latency().value_at_quantile(0.99);
+    assert!(p99 < 2_000, "a closed loop asks nothing while it waits: {p99}");
+}
+
+#[test]
+fn what_waits_at_the_end_is_offered_not_achieved_and_has_waited() {
+    // 10,000 a second are served, 20,000 asked for.
+    let workload = workload(Mix { validate: 100.0, ..Mix::none() }, 20_000);
+    let (sample, _) = run(&workload, |_, _| {});
+    assert_eq!(sample.counts.offered, 40_000);
+    assert!(sample.counts.achieved.abs_diff(20_000) < 200, "{}", sample.counts.achieved);
+    assert!(sample.counts.not_sent.abs_diff(20_000) < 200, "{}", sample.counts.not_sent);
+    assert_eq!(sample.all_latency().len(), 40_000);
+    // Whether sent or not, the longest wait is about half the run.
+    assert!(sample.all_latency().max().abs_diff(1_000_000) < 50_000, "{}", sample.all_latency().max());
+    let drop = Workload { when_full: WhenFull::Drop, ..workload };
+    let (sample, _) = run(&drop, |_, _| {});
+    assert_eq!(sample.counts.offered, 40_000);
+    assert!(sample.counts.not_sent.abs_diff(20_000) < 200, "{}", sample.counts.not_sent);
+    assert!(sample.all_latency().max() < 10_000, "what is sent waits for no more than 64 others");
+}
+
+#[test]
+fn connections_are_replaced_after_their_number_of_requests() {
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1_000);
+    (workload.connections, workload.churn) = (4, 50);
+    let (sample, fake) = run(&workload, |_, _| {});
+    assert_eq!((sample.counts.achieved, sample.counts.errors), (2_000, 0));
+    assert_eq!(sample.counts.reconnects, fake.reconnected as u64);
+    assert!((36..=40).contains(&fake.reconnected), "{}", fake.reconnected);
+}
+
+#[test]
+fn who_thinks_asks_less() {
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1);
+    (workload.schedule, workload.think) = (Schedule::Closed, Span::from_millis(10));
+    (workload.connections, workload.in_flight) = (2, 1);
+    let (sample, _) = run(&workload, |_, _| {});
+    // Two that think for 10 ms after each answer of a tenth of a millisecond or two.
+    assert!(sample.counts.achieved.abs_diff(394) < 8, "{}", sample.counts.achieved);
+}

@@ -1,0 +1,70 @@
+//! The key space: 32 bytes a token, by position, and the names of the subjects they belong to.
+//!
+//! The tokens lie in an anonymous mapping. (Mapping a file would be `unsafe`, for another process could cut it short.)
+//! They can be saved to a file and read from it by a later run; a note beside the file says what they are.
+
+mod saved;
+
+use anyhow::Context as _;
+use memmap2::MmapMut;
+
+pub(crate) use self::saved::Saved;
+use crate::layout::GROUP_TOKENS;
+use crate::peer::TokenBytes;
+
+/// Names that are kept for issues while the load runs.
+const NAMES_MAX: u32 = 4_096;
+
+/// Tokens by position.
+#[derive(Debug)]
+pub(crate) struct KeySpace {
+    map: MmapMut,
+    /// Tells the subjects of this key space from those of others on the same server.
+    tag: String,
+    subjects: u32,
+    names: Vec<String>,
+}
+
+impl KeySpace {
+    /// Room for `tokens` tokens of so many subjects, in memory that the system may page out.
+    pub(crate) fn new(tokens: u32, subjects: u32, tag: String) -> anyhow::Result<Self> {
+        let map = MmapMut::map_anon(tokens as usize * 32).context("memory for the tokens")?;
+        let most = subjects.min(NAMES_MAX);
+        // One issue's worth more than there are, so that any stretch of them begins anywhere.
+        let beyond = u32::from(crate::workload::ISSUE_BATCH_MAX);
+        let names = (0..most + beyond).map(|number| format!("load-{tag}-{}", number % most)).collect();
+        Ok(Self { map, tag, subjects, names })
+    }
+
+    /// The token at a position.
+    pub(crate) fn at(&self, position: u32) -> &TokenBytes {
+        &self.map.as_chunks::<32>().0[position as usize]
+    }
+
+    /// Puts a token at a position.
+    pub(crate) fn put(&mut self, position: u32, token: &TokenBytes) {
+        self.map.as_chunks_mut::<32>().0[position as usize] = *token;
+    }
+
+    /// The subject of the token at a position that is left alone or revoked singly.
+    pub(crate) fn subject(&self, position: u32) -> String {
+        format!("load-{}-{}", self.tag, position % self.subjects)
+    }
+
+    /// The subject of a group.
+    pub(crate) fn group_subject(&self, number: u32) -> String {
+        format!("load-{}-group-{number}", self.tag)
+    }
+
+    /// The subject of the token with this number among the members of groups.
+    pub(crate) fn member_subject(&self, number: u32) -> String {
+        self.group_subject(number / GROUP_TOKENS)
+    }
+
+    /// So many subjects in a row, beginning with any of them.
+    pub(crate) fn subjects(&self, from: u32, count: usize) -> &[String] {
+        let most = self.subjects.min(NAMES_MAX);
+        let from = (from % most) as usize;
+        &self.names[from..from + count]
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection: its streams, what waits to be sent on them, and the answers cut out of what came.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use jeton_core::outcome::{Outcome, Rejection};
+use jeton_core::verdict::Verdict;
+use jeton_net::driver::{ConnId, Driver};
+use jeton_wire::frame::{Frame, RESPONSE_BYTES_MAX, split};
+use jeton_wire::request::{Hello, Request};
+use jeton_wire::response::{Response, answers_in};
+
+use crate::peer::{Reply, TokenBytes};
+
+/// A connection and its streams.
+#[derive(Default)]
+pub(super) struct Link {
+    pub(super) conn: Option<ConnId>,
+    streams: Vec<Stream>,
+    pub(super) is_ready: bool,
+    pub(super) is_dirty: bool,
+}
+
+#[derive(Default)]
+struct Stream {
+    id: u64,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+/// Room for what answers hold, kept from one to the next.
+pub(super) struct Taken<'a> {
+    pub(super) verdicts: &'a mut Vec<Verdict>,
+    pub(super) issued: &'a mut Vec<TokenBytes>,
+}
+
+impl Link {
+    pub(super) fn opening(conn: ConnId) -> Self {
+        Self { conn: Some(conn), ..Self::default() }
+    }
+
+    /// Opens the streams and says hello on the first.
+    pub(super) fn greet(&mut self, driver: &mut Driver, streams: usize) -> anyhow::Result<()> {
+        let conn = self.conn.context("a connection")?;
+        for _ in 0..streams {
+            let id = driver.open(conn).context("the server allows no such number of streams")?;
+            self.streams.push(Stream { id, ..Stream::default() });
+        }
+        let version = jeton_wire::VERSION;
+        let hello = Hello { version_min: version, version_max: version, features: 0 };
+        Request::Hello(hello).encode(0, &mut self.streams[0].outgoing);
+        Ok(())
+    }
+
+    /// Where to put the frames of a stream.
+    pub(super) fn outgoing(&mut self, stream: usize) -> &mut Vec<u8> {
+        &mut self.streams[stream].outgoing
+    }
+
+    /// Hands waiting frames to the driver; returns whether some still wait.
+    pub(super) fn flush(&mut self, driver: &mut Driver) -> bool {
+        let Some(conn) = self.conn else { return false };
+        let mut is_waiting = false;
+        for stream in &mut self.streams {
+            let mut sent = 0;
+            while sent < stream.outgoing.len() {
+                match driver.write(conn, stream.id, &stream.outgoing[sent..]) {
+                    None | Some(0) => break,
+                    Some(taken) => sent += taken,
+                }
+            }
+            stream.outgoing.drain(..sent);
+            is_waiting |= !stream.outgoing.is_empty();
+        }
+        is_waiting
+    }
+
+    /// Takes bytes of a stream.
+    pub(super) fn receive(&mut self, stream: u64, data: &[u8]) {
+        if let Some(stream) = self.streams.iter_mut().find(|it| it.id == stream) {
+            stream.incoming.extend_from_slice(data);
+        }
+    }
+
+    /// Cuts answers out of what came on a stream and hands them on; returns the log's id if the hello was answered.
+    pub(super) fn take(
+        &mut self,
+        stream: u64,
+        at: Instant,
+        mut room: Taken<'_>,
+        take: &mut dyn FnMut(Instant, u64, Reply<'_>),
+    ) -> anyhow::Result<Option<String>> {
+        let Some(stream) = self.streams.iter_mut().find(|it| it.id == stream) else { return Ok(None) };
+        let (mut consumed, mut log) = (0, None);
+        let garbage = "the server's answer is not jeton/1";
+        while let Some((frame, length)) =
+            split(&stream.incoming[consumed..], RESPONSE_BYTES_MAX).context(garbage)?
+        {
+            consumed += length;
+            match hand_on(&frame, at, &mut room, take).context(garbage)? {
+                None => {}
+                Some(said) => {
+                    (self.is_ready, log) = (true, Some(said));
+                }
+            }
+        }
+        stream.incoming.drain(..consumed);
+        Ok(log)
+    }
+}
+
+/// Hands one answer on; returns the log's id if it is a hello's.
+fn hand_on(
+    frame: &Frame<'_>,
+    at: Instant,
+    room: &mut Taken<'_>,
+    take: &mut dyn FnMut(Instant, u64, Reply<'_>),
+) -> anyhow::Result<Option<String>> {
+    if let Some(answers) = answers_in(frame)? {
+        room.verdicts.clear();
+        for answer in answers {
+            room.verdicts.push(answer?.verdict);
+        }
+        take(at, frame.request, Reply::Verdicts(room.verdicts));
+        return Ok(None);
+    }
+    let reply = match Response::decode(frame)? {
+        Response::HelloAck(ack) => {
+            if ack.version != jeton_wire::VERSION {
+                bail!("the server speaks version {}", ack.version);
+            }
+            return Ok(Some(ack.log.0.iter().map(|byte| format!("{byte:02x}")).collect()));
+        }
+        Response::Busy { .. } => Reply::Refused,
+        Response::Written { reply, .. } => match reply.result {
+            Ok(Outcome::Issued { tokens, .. }) => {
+                room.issued.clear();
+                room.issued.extend(tokens.iter().map(|token| token.to_bytes()));
+                Reply::Issued(room.issued)
+            }
+            Ok(Outcome::Revoked(report)) => Reply::Revoked(report.revoked),
+            Ok(Outcome::Renewed { expires }) => Reply::Renewed { expires_s: expires.0 },
+            Ok(Outcome::Consumed { answer, uses_left }) => {
+                Reply::Consumed { verdict: answer.verdict, uses_left }
+            }
+            Ok(other) => Reply::Failed(format!("{other:?}")),
+            Err(Rejection::DiskFull | Rejection::ClockInDoubt | Rejection::Busy { .. }) => Reply::Refused,
+            // A consume of a token that is used up is answered; one that cannot be consumed at all is rejected.
+            Err(Rejection::Token(verdict)) => Reply::Consumed { verdict, uses_left: 0 },
+            Err(rejection) => Reply::Failed(rejection.to_string()),
+        },
+        Response::NotAllowed => Reply::Failed("this identity may not do that".to_owned()),
+        Response::Failed(words) => Reply::Failed(words),
+        other => Reply::Failed(format!("{other:?}")),
+    };
+    take(at, frame.request, reply);
+    Ok(None)
+}
+
+/// Why a connection was lost, in words that say what to do.
+pub(super) fn words_for_loss(reason: &str, was_ready: bool, address: SocketAddr) -> String {
+    // rustls names TLS alerts and verification failures in Debug's words; QUIC's codes are those of docs/PROTOCOL.md.
+    let has = |part: &str| reason.contains(part);
+    if has("code 3:") {
+        return format!(
+            "the server at {address} speaks no version of the protocol that jeton-load does (jeton/1)"
+        );
+    }
+    if has("code 9:") || has("peer doesn't") || has("CertificateUnknown") || has("CertificateRequired") {
+        return format!("the server at {address} refused our certificate: {reason}");
+    }
+    if has("BadCertificate") || has("UnknownCA") || has("unknown CA") || has("bad certificate") {
+        return format!("the server at {address} refused our certificate: {reason}");
+    }
+    if has("UnknownIssuer") || has("NotValidForName") || has("invalid peer certificate") {
+        return format!("the certificate of the server at {address} is not one we trust: {reason}");
+    }
+    if has("application protocol") || has("ALPN") {
+        return format!("who listens at {address} does not speak jeton/1: {reason}");
+    }
+    if !was_ready && (has("timed out") || has("handshake took too long")) {
+        return format!("nobody answers at {address}");
+    }
+    if was_ready && has("timed out") {
+        return format!("the server at {address} fell silent");
+    }
+    format!("the connection to {address} was lost: {reason}")
+}

@@ -1,0 +1,113 @@
+//! The figures of a report, and its keys.
+
+use std::time::Duration;
+
+use super::hdr::IntervalLog;
+use super::*;
+use crate::recorder::Sample;
+use crate::workload::kind::Kind;
+
+/// A run of ten seconds in which a request took from 1 us to 1 ms.
+pub(crate) fn outcome() -> Outcome {
+    let mut whole = Sample::default();
+    for us in 1..=1_000 {
+        whole.record(Kind::Validate, Duration::from_micros(2 * us), Duration::from_micros(us));
+    }
+    whole.counts.offered = 1_200;
+    whole.counts.achieved = 1_000;
+    whole.counts.refused = 100;
+    whole.counts.tokens = 64_000;
+    let row = |at: u32| Row {
+        at_s: f64::from(at),
+        seconds: 1.0,
+        offered_per_s: 120.0,
+        achieved_per_s: 100.0 + f64::from(at),
+        p50_us: 1_000,
+        p90_us: 1_500,
+        p99_us: 2_000,
+        p99_9_us: 2_100,
+        max_us: 2_200,
+        bands: (0..25).map(|band| band * u64::from(at)).collect(),
+        server_cores: Some(0.4),
+        generator_cores: 0.3,
+        server_rss_bytes: Some(100 << 20),
+        ..Row::default()
+    };
+    let mut log = IntervalLog::new(Duration::ZERO);
+    log.add(&whole.all_latency(), Duration::ZERO, Duration::from_secs(10));
+    Outcome {
+        seconds: 10.0,
+        rows: (1..=10).map(row).collect(),
+        log,
+        generator_cpu_s: 3.0,
+        server_cpu_s: Some(4.0),
+        server_rss_bytes: Some(100 << 20),
+        busiest: 0.3,
+        ran_dry: false,
+        failed: None,
+        whole,
+    }
+}
+
+pub(crate) fn record() -> Record {
+    Record::new(&Workload::default(), "a test".to_owned(), Some(1_000.0), &outcome())
+}
+
+#[test]
+fn the_summary_has_the_keys_that_are_promised_and_no_others() {
+    let value = serde_json::to_value(&record().summary).unwrap();
+    let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut promised: Vec<&str> = "tool, version, machine, target, workload, offered_per_s, achieved_per_s, \
+        requests_per_s, tokens_per_s, tokens_per_server_cpu_s, server_cpu_s, generator_cpu_s, server_rss_bytes, \
+        refused, errors, wrong_replies, latency_us, service_us"
+        .split(", ")
+        .collect();
+    keys.sort_unstable();
+    promised.sort_unstable();
+    assert_eq!(keys, promised);
+    for times in ["latency_us", "service_us"] {
+        let quantiles: Vec<&String> = value[times].as_object().unwrap().keys().collect();
+        assert_eq!(quantiles, ["max", "p50", "p90", "p99", "p99_9"]);
+    }
+}
+
+#[test]
+fn offered_achieved_and_refused_are_kept_apart() {
+    let summary = record().summary;
+    assert_eq!(
+        (summary.offered_per_s, summary.achieved_per_s, summary.requests_per_s),
+        (120.0, 100.0, 110.0)
+    );
+    assert_eq!((summary.tokens_per_s, summary.tokens_per_server_cpu_s), (6_400.0, Some(16_000.0)));
+    assert_eq!((summary.latency_us.p50, summary.service_us.p50), (1_000, 500));
+}
+
+#[test]
+fn a_busy_generator_that_falls_behind_is_named_as_the_limit() {
+    let mut record = record();
+    assert!(
+        warnings(&record).iter().any(|line| line.starts_with("the server did not keep up: 100/s of 120/s"))
+    );
+    record.detail.generator_busiest = 0.99;
+    let said = warnings(&record);
+    assert!(said[0].starts_with("the generator is the limit: its busiest worker worked 99 % of the time"));
+    assert!(said[0].contains("(server: 0.40 cores)"), "{}", said[0]);
+    record.summary.achieved_per_s = 120.0;
+    assert_eq!(warnings(&record), Vec::<String>::new());
+}
+
+#[test]
+fn a_record_comes_back_from_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = files::Folder::new(&dir.path().join("made/on/demand")).unwrap();
+    folder.save(&record(), &outcome()).unwrap();
+    let read = files::read(folder.path()).unwrap();
+    let summary = |record: &Record| serde_json::to_string(&record.summary).unwrap();
+    assert!(summary(&read) == summary(&record()) && read.detail.rows.len() == 10, "{}", summary(&read));
+    std::fs::write(dir.path().join("nonsense.json"), "{}").unwrap();
+    let said = format!("{:#}", files::read(&dir.path().join("nonsense.json")).unwrap_err());
+    assert!(said.contains("nonsense.json is no run.json of jeton-load"), "{said}");
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let said = format!("{:#}", files::Folder::new(&dir.path().join("file/within")).unwrap_err());
+    assert!(said.starts_with("the folder ") && said.contains("cannot be made"), "{said}");
+}

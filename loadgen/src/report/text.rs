@@ -1,0 +1,104 @@
+//! A report for a terminal, and what has to be said beside the figures.
+
+use super::Record;
+use crate::live::time;
+
+fn optional(value: Option<f64>, unit: &str) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.2}{unit}"))
+}
+
+/// 1234567 as 1,234,567: rates are long numbers.
+pub(crate) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) && text != "-" {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Prints the figures.
+pub(crate) fn print_text(record: &Record) {
+    let (summary, detail) = (&record.summary, &record.detail);
+    println!("target        {}", summary.target);
+    if let Some(fill) = detail.fill_per_s {
+        println!("filled        {} durable issues/s", grouped(fill));
+    }
+    println!(
+        "requests      {}/s of {}/s offered; {} refused, {} not sent, {} unanswered, {} errors",
+        grouped(summary.achieved_per_s),
+        grouped(summary.offered_per_s),
+        summary.refused,
+        detail.not_sent,
+        detail.unanswered,
+        summary.errors
+    );
+    println!(
+        "validated     {} tokens/s, {} per server-CPU-second",
+        grouped(summary.tokens_per_s),
+        summary.tokens_per_server_cpu_s.map_or("-".to_owned(), grouped)
+    );
+    println!(
+        "CPU           server {}, generator {:.2} s, in {:.1} s; the busiest worker {:.0} % of the time",
+        optional(summary.server_cpu_s, " s"),
+        summary.generator_cpu_s,
+        detail.seconds,
+        detail.generator_busiest * 100.0
+    );
+    let mib = summary.server_rss_bytes.map(|bytes| bytes as f64 / 1_048_576.0);
+    println!("server RSS    {}", optional(mib, " MiB"));
+    println!(
+        "latency       from when a request was to be sent; in brackets the service time, from when it was"
+    );
+    let all = [("all", summary.latency_us, summary.service_us)];
+    let kinds = detail.kinds.iter().map(|of| (of.kind.as_str(), of.latency_us, of.service_us));
+    for (name, latency, service) in all.into_iter().chain(kinds.filter(|_| detail.kinds.len() > 1)) {
+        let both = |latency, service| format!("{} ({})", time(latency), time(service));
+        println!(
+            "{name:<13} p50 {}, p99 {}, p99.9 {}, max {}",
+            both(latency.p50, service.p50),
+            both(latency.p99, service.p99),
+            both(latency.p99_9, service.p99_9),
+            both(latency.max, service.max),
+        );
+    }
+    println!("wrong replies {}", summary.wrong_replies);
+}
+
+/// What a reader must know to make sense of the figures, a line each.
+pub(crate) fn warnings(record: &Record) -> Vec<String> {
+    let (summary, detail) = (&record.summary, &record.detail);
+    let mut warnings = Vec::new();
+    if record.is_generator_the_limit() {
+        let server = summary
+            .server_cpu_s
+            .map_or("unknown".to_owned(), |cpu| format!("{:.2} cores", cpu / detail.seconds));
+        warnings.push(format!(
+            "the generator is the limit: its busiest worker worked {:.0} % of the time (server: {server}); add \
+             --workers, cores or machines, these figures are not the server's",
+            detail.generator_busiest * 100.0
+        ));
+    }
+    let is_behind = summary.achieved_per_s < 0.98 * summary.offered_per_s;
+    if is_behind && !record.is_generator_the_limit() && !summary.workload.is_closed() {
+        warnings.push(format!(
+            "the server did not keep up: {}/s of {}/s offered",
+            grouped(summary.achieved_per_s),
+            grouped(summary.offered_per_s)
+        ));
+    }
+    if detail.ran_dry {
+        warnings.push(
+            "every token set aside to be revoked was: the rest of the run validated instead (keys.revocable)"
+                .to_owned(),
+        );
+    }
+    if detail.unanswered > 0 {
+        warnings.push(format!("{} requests were never answered", detail.unanswered));
+    }
+    warnings.extend(detail.described.iter().cloned());
+    warnings
+}

@@ -1,0 +1,128 @@
+//! A run: make or read the key space, let the workers go, collect what they say.
+
+mod collect;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+pub(crate) use self::collect::{Outcome, Row};
+use crate::checker::Truth;
+use crate::engine::Shared;
+use crate::fill::{TTL_S, fill, revoke_some};
+use crate::keyspace::{KeySpace, Saved};
+use crate::layout::Layout;
+use crate::live::View;
+use crate::measure::wall;
+use crate::peer::Peer;
+use crate::target::Server;
+use crate::worker::Crew;
+use crate::workload::Workload;
+use crate::workload::kind::KINDS;
+
+/// Connections over which the key space is filled.
+const FILL_CONNECTIONS: u16 = 4;
+/// What a run takes at most beside its duration and warm-up: connecting, draining.
+const SLACK_S: u64 = 60;
+/// Intervals that a run is cut into: one a second, or ten in a short one.
+const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVALS_MIN: u32 = 10;
+
+/// A key space that was made or read, and may be used for several runs.
+pub(crate) struct Prepared {
+    pub(crate) shared: Arc<Shared>,
+    /// Durable issues a second while it was made; `None` if it was read.
+    pub(crate) fill_per_s: Option<f64>,
+    saved: Option<(PathBuf, Saved)>,
+}
+
+/// Connects, and makes the key space or reads that of an earlier run.
+pub(crate) fn prepare(
+    server: &Server,
+    workload: &Workload,
+    token_file: Option<PathBuf>,
+) -> anyhow::Result<Prepared> {
+    let mut peer = server.connect(FILL_CONNECTIONS.min(workload.connections), 1)?;
+    check_fit(peer.as_ref(), workload)?;
+    let layout = Layout::new(workload);
+    let good_until_s =
+        wall().as_secs() + workload.duration.0.as_secs() + workload.warm_up.0.as_secs() + SLACK_S;
+    if let Some(path) = &token_file {
+        let found = Saved::load(path, &peer.identity(), layout, workload.keys.subjects, good_until_s)?;
+        match found {
+            Ok((saved, keys)) => return Ok(reuse(workload, keys, saved, path.clone())),
+            Err(None) => {}
+            Err(Some(reason)) => {
+                eprintln!("jeton-load: {} is made anew: {reason}", path.display());
+            }
+        }
+    }
+    let tag = format!("{:08x}", getrandom::u32().context("random bytes")?);
+    let mut keys = KeySpace::new(layout.tokens(), workload.keys.subjects, tag)?;
+    // Tokens that the generator makes itself must not be those of an earlier run.
+    let seed = getrandom::u64().context("random bytes")?;
+    let fill_per_s = fill(peer.as_mut(), &mut keys, &layout, seed)?;
+    let truth = Truth::new(layout);
+    if workload.validate.revoked > 0.0 {
+        revoke_some(peer.as_mut(), &keys, &truth)?;
+    }
+    let saved = match token_file {
+        Some(path) => {
+            let good_until_s = wall().as_secs() + u64::from(TTL_S);
+            let saved = Saved::new(peer.identity(), &keys, layout, good_until_s);
+            saved.save(&path, &keys)?;
+            Some((path, saved))
+        }
+        None => None,
+    };
+    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth });
+    Ok(Prepared { shared, fill_per_s: Some(fill_per_s), saved })
+}
+
+fn reuse(workload: &Workload, keys: KeySpace, saved: Saved, path: PathBuf) -> Prepared {
+    let truth = Truth::new(saved.layout);
+    truth.restore(saved.progress.as_ref());
+    if saved.progress.is_none() {
+        eprintln!(
+            "jeton-load: the last run over {} did not end: its revokes are uncertain, and none is made now",
+            path.display()
+        );
+    }
+    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth });
+    Prepared { shared, fill_per_s: None, saved: Some((path, saved)) }
+}
+
+/// Whether a peer has a counterpart of everything that a workload asks for.
+fn check_fit(peer: &dyn Peer, workload: &Workload) -> anyhow::Result<()> {
+    let asked = KINDS.into_iter().zip(workload.mix.shares()).filter(|(_, share)| *share > 0.0);
+    if let Some((kind, _)) = asked.into_iter().find(|(kind, _)| peer.lacks(*kind)) {
+        bail!("this peer has no counterpart of {}: leave it out of the mix", kind.name());
+    }
+    let asks = &workload.validate;
+    if !peer.has_checks() && asks.granted + asks.forbidden > 0.0 {
+        bail!("this peer checks no resources: leave granted and forbidden out of what validates ask");
+    }
+    Ok(())
+}
+
+impl Prepared {
+    /// Lets the workers go and collects what they measure.
+    pub(crate) fn run(&mut self, server: &Server, view: &mut dyn View) -> anyhow::Result<Outcome> {
+        let workload = &self.shared.workload;
+        if let Some((path, saved)) = &mut self.saved {
+            saved.progress = None;
+            saved.note(path)?;
+        }
+        let interval = INTERVAL.min(workload.duration.0 / INTERVALS_MIN);
+        let crew = Crew::new(Arc::clone(&self.shared), interval);
+        let outcome = collect::collect(&crew, server, view)?;
+        drop(crew);
+        if let Some((path, saved)) = &mut self.saved {
+            saved.progress = Some(self.shared.truth.progress());
+            saved.note(path)?;
+        }
+        Ok(outcome)
+    }
+}
