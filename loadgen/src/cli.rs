@@ -1,6 +1,7 @@
 //! The command line of the load generator.
 
 mod flags;
+mod report;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Fill a key space, ask at a rate that does not depend on the answers (or in a closed loop), and report.
     Run(run::Run),
+    /// Make one page of runs that were measured: plots and words for whoever was not there.
+    Report(report::Report),
     /// List the named workloads, or print one as a file to start from.
     Workloads {
         /// Print this one.
@@ -31,6 +34,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Report(report) => report.run(),
             Command::Workloads { name: None } => {
                 for (name, workload, _) in library::all() {
                     println!("{name:<20} {}", workload.about);

@@ -2,6 +2,8 @@
 
 pub(crate) mod files;
 pub(crate) mod hdr;
+pub(crate) mod page;
+pub(crate) mod plot;
 mod text;
 
 use hdrhistogram::Histogram;

@@ -35,6 +35,7 @@ impl Folder {
     pub(crate) fn save(&self, record: &Record, outcome: &Outcome) -> anyhow::Result<()> {
         self.write("run.json", &serde_json::to_vec_pretty(record)?)?;
         self.write("summary.json", &serde_json::to_vec_pretty(&record.summary)?)?;
+        self.write("report.html", super::page::runs(std::slice::from_ref(record)).as_bytes())?;
         self.write("latency.hlog", &outcome.log.text()?)?;
         self.write("latency.hgrm", percentiles(&outcome.whole.all_latency()).as_bytes())?;
         self.write("service.hgrm", percentiles(&outcome.whole.all_service()).as_bytes())
@@ -42,7 +43,6 @@ impl Folder {
 }
 
 /// Reads what [`Folder::save`] wrote: the folder, or the file in it.
-#[cfg(test)]
 pub(crate) fn read(path: &Path) -> anyhow::Result<Record> {
     let path = if path.is_dir() { path.join("run.json") } else { path.to_owned() };
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
