@@ -1,8 +1,11 @@
 //! The command line of the load generator.
 
+mod compare;
 mod flags;
+mod propagation;
 mod report;
 mod run;
+mod saturate;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +23,12 @@ pub(crate) struct Arguments {
 enum Command {
     /// Fill a key space, ask at a rate that does not depend on the answers (or in a closed loop), and report.
     Run(run::Run),
+    /// Find the highest rate at which a goal holds, with the evidence.
+    Saturate(saturate::Saturate),
+    /// Hold runs against a baseline: improved, regressed or noise. Makes the baseline if there is none.
+    Compare(compare::Compare),
+    /// Measure how long after an acknowledged revoke anybody is still told valid.
+    Propagation(propagation::Propagation),
     /// Make one page of runs that were measured: plots and words for whoever was not there.
     Report(report::Report),
     /// List the named workloads, or print one as a file to start from.
@@ -34,6 +43,9 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Saturate(saturate) => saturate.run(),
+            Command::Compare(compare) => compare.run(),
+            Command::Propagation(propagation) => propagation.run(),
             Command::Report(report) => report.run(),
             Command::Workloads { name: None } => {
                 for (name, workload, _) in library::all() {

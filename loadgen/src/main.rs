@@ -9,6 +9,7 @@
 
 mod checker;
 mod cli;
+mod compare;
 mod engine;
 mod fill;
 mod keyspace;
@@ -18,9 +19,11 @@ mod machine;
 mod measure;
 mod peer;
 mod picker;
+mod propagation;
 mod recorder;
 mod report;
 mod run;
+mod saturate;
 mod schedule;
 mod target;
 mod worker;

@@ -108,6 +108,16 @@ fn check_fit(peer: &dyn Peer, workload: &Workload) -> anyhow::Result<()> {
 }
 
 impl Prepared {
+    /// The same key space for another workload of the same layout: that of a later run, or of a step of a search.
+    pub(crate) fn with(self, workload: Workload) -> anyhow::Result<Self> {
+        let Self { shared, fill_per_s, saved } = self;
+        let shared = Arc::into_inner(shared).context("no run goes on")?;
+        if Layout::new(&workload) != shared.truth.layout {
+            bail!("a key space cannot serve a workload of another layout");
+        }
+        Ok(Self { shared: Arc::new(Shared { workload, ..shared }), fill_per_s, saved })
+    }
+
     /// Lets the workers go and collects what they measure.
     pub(crate) fn run(&mut self, server: &Server, view: &mut dyn View) -> anyhow::Result<Outcome> {
         let workload = &self.shared.workload;

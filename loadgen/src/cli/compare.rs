@@ -1,0 +1,131 @@
+//! `jeton-load compare`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure};
+
+use super::flags::Load;
+use crate::compare::{Baseline, Change, Compared, RUNS_MAX, RUNS_MIN, check_alike, compare, read_runs};
+use crate::live::Silent;
+use crate::report::Record;
+use crate::run::prepare;
+use crate::target::Server;
+use crate::workload::Workload;
+
+/// Flags of `compare`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compare {
+    /// A baseline. If there is no such file, it is measured and written.
+    baseline: PathBuf,
+    /// Another baseline to hold against it; without one, the baseline's workload is run again, as often.
+    other: Option<PathBuf>,
+    #[command(flatten)]
+    load: Load,
+    /// How often to run for a new baseline.
+    #[arg(long, default_value_t = RUNS_MIN)]
+    runs: usize,
+    /// Differences of less than so many percent are noise.
+    #[arg(long, default_value_t = 5.0)]
+    threshold: f64,
+    /// Exit with 1 if anything regressed.
+    #[arg(long)]
+    fail_on_regression: bool,
+    /// Print the comparison as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Compare {
+    /// Compares, or makes a baseline; returns whether nothing regressed, or nobody minds.
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        ensure!((0.0..=1_000.0).contains(&self.threshold), "--threshold is 0 to 1000 percent");
+        if let Some(other) = &self.other {
+            return self.judge(&read_runs(&self.baseline)?, &read_runs(other)?);
+        }
+        if !self.baseline.exists() {
+            ensure!((RUNS_MIN..=RUNS_MAX).contains(&self.runs), "--runs is {RUNS_MIN} to {RUNS_MAX}");
+            return self.make(&self.baseline);
+        }
+        let baseline = Baseline::read(&self.baseline)?;
+        let Some(first) = baseline.runs.first() else { bail!("a baseline without runs") };
+        let after = self.measure(&first.summary.workload, baseline.runs.len())?;
+        self.judge(&baseline.runs, &after)
+    }
+
+    fn make(&self, path: &Path) -> anyhow::Result<bool> {
+        // That it cannot be written is better known before the runs than after them.
+        std::fs::write(path, "")
+            .map_err(|error| anyhow::anyhow!("the baseline {}: {error}", path.display()))?;
+        let made = self.load.workload().and_then(|workload| self.measure(&workload, self.runs));
+        let runs = match made {
+            Ok(runs) => runs,
+            Err(error) => {
+                let _ = std::fs::remove_file(path);
+                return Err(error);
+            }
+        };
+        check_alike(&runs, &[])?;
+        Baseline::new(runs).write(path)?;
+        println!("{} is the baseline: compare with it by the same command", path.display());
+        Ok(true)
+    }
+
+    fn measure(&self, workload: &Workload, runs: usize) -> anyhow::Result<Vec<Record>> {
+        let server = Server::new(&self.load.target)?;
+        let mut prepared = prepare(&server, workload, self.load.token_file.clone())?;
+        let mut records = Vec::new();
+        for number in 1..=runs {
+            let outcome = prepared.run(&server, &mut Silent)?;
+            let record = Record::new(workload, server.to_string(), None, &outcome);
+            let summary = &record.summary;
+            eprintln!(
+                "run {number} of {runs}: {:.0} requests/s, p99 {}",
+                summary.achieved_per_s,
+                crate::live::time(summary.latency_us.p99)
+            );
+            if let Some(failed) = outcome.failed {
+                return Err(failed);
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn judge(&self, before: &[Record], after: &[Record]) -> anyhow::Result<bool> {
+        check_alike(before, after)?;
+        for runs in [before, after] {
+            ensure!(
+                (RUNS_MIN..=RUNS_MAX).contains(&runs.len()),
+                "{} run(s) on one side tell nothing from noise: {RUNS_MIN} to {RUNS_MAX} are needed",
+                runs.len()
+            );
+        }
+        let machines = [&before[0].summary.machine, &after[0].summary.machine];
+        if machines[0] != machines[1] {
+            eprintln!(
+                "jeton-load: the two sides are of different machines: {} and {}",
+                machines[0], machines[1]
+            );
+        }
+        let compared = compare(before, after, self.threshold);
+        if self.json {
+            println!("{}", serde_json::to_string(&compared)?);
+        } else {
+            compared.iter().for_each(print);
+        }
+        let has_regressed = compared.iter().any(|figure| figure.change == Change::Regressed);
+        Ok(!(has_regressed && self.fail_on_regression))
+    }
+}
+
+fn print(figure: &Compared) {
+    let word = match figure.change {
+        Change::Improved => "improved",
+        Change::Regressed => "regressed",
+        Change::Noise => "noise",
+    };
+    println!(
+        "{:<24} {:>14.0} {:>14.0} {:>+8.1} %   {word:<10} (p = {:.3})",
+        figure.figure, figure.before, figure.after, figure.percent, figure.p
+    );
+}
