@@ -3,6 +3,7 @@
 mod compare;
 mod flags;
 mod propagation;
+mod replay;
 mod report;
 mod run;
 mod saturate;
@@ -29,6 +30,8 @@ enum Command {
     Compare(compare::Compare),
     /// Measure how long after an acknowledged revoke anybody is still told valid.
     Propagation(propagation::Propagation),
+    /// Ask again what was asked before: the mix and the times of an exported log or a trace, over tokens of its own.
+    Replay(replay::Replay),
     /// Make one page of runs that were measured: plots and words for whoever was not there.
     Report(report::Report),
     /// List the named workloads, or print one as a file to start from.
@@ -46,6 +49,7 @@ impl Arguments {
             Command::Saturate(saturate) => saturate.run(),
             Command::Compare(compare) => compare.run(),
             Command::Propagation(propagation) => propagation.run(),
+            Command::Replay(replay) => replay.run(),
             Command::Report(report) => report.run(),
             Command::Workloads { name: None } => {
                 for (name, workload, _) in library::all() {

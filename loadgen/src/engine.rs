@@ -17,6 +17,7 @@ use crate::peer::{CheckNo, Peer, Question, Reply, TokenBytes};
 use crate::picker::Picker;
 use crate::recorder::Sample;
 use crate::schedule::DueTimes;
+use crate::trace::{Trace, Traced};
 use crate::workload::kind::{Ask, Kind};
 use crate::workload::{WhenFull, Workload};
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) workload: Workload,
     pub(crate) keys: KeySpace,
     pub(crate) truth: Truth,
+    /// What is asked again, if this is a replay.
+    pub(crate) trace: Option<Arc<Trace>>,
 }
 
 /// The time.
@@ -144,7 +147,8 @@ impl<'a> Engine<'a> {
                 let lag = crate::recorder::micros(now - due);
                 self.sample.counts.lag_us_max = self.sample.counts.lag_us_max.max(lag);
             }
-            self.ask(peer, slot, due.unwrap_or(now), now)?;
+            let traced = self.due.as_ref().and_then(DueTimes::traced);
+            self.ask(peer, slot, (due.unwrap_or(now), now), traced)?;
             has_sent = true;
             now = (self.clock)();
         }
@@ -165,17 +169,26 @@ impl<'a> Engine<'a> {
         true
     }
 
-    fn ask(&mut self, peer: &mut dyn Peer, slot: u32, due: Instant, at: Instant) -> anyhow::Result<()> {
+    fn ask(
+        &mut self,
+        peer: &mut dyn Peer,
+        slot: u32,
+        (due, at): (Instant, Instant),
+        traced: Option<Traced>,
+    ) -> anyhow::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (kind, number, is_again) = self.choose();
+        let (kind, number, is_again) = self.choose(traced.map(|traced| traced.kind));
+        let batch = traced.map_or(shared.workload.batch, |traced| traced.tokens);
+        let issue_batch = traced.map_or(shared.workload.issue_batch, |traced| traced.tokens);
         let id = self.slots.begin(slot, kind, number, due, at);
-        self.slots.of(slot).is_again = is_again;
+        let place = self.slots.of(slot);
+        (place.is_again, place.tokens) = (is_again, issue_batch);
         let connection = self.slots.connection(slot);
         let position = |role| shared.truth.layout.region(role).start;
         self.sample.counts.offered += 1;
         match kind {
-            Kind::Validate => self.ask_validate(peer, slot, connection, id)?,
-            Kind::Issue => self.ask_issue(peer, connection, id)?,
+            Kind::Validate => self.ask_validate(peer, slot, batch, id)?,
+            Kind::Issue => self.ask_issue(peer, connection, usize::from(issue_batch), id)?,
             Kind::Revoke => {
                 peer.ask(connection, id, &Question::Revoke(shared.keys.at(position(Role::Victim) + number)))?;
             }
@@ -204,9 +217,9 @@ impl<'a> Engine<'a> {
     }
 
     /// What to ask next, and of the writes, of which token of its region, and whether that was refused before.
-    fn choose(&mut self) -> (Kind, u32, bool) {
+    fn choose(&mut self, traced: Option<Kind>) -> (Kind, u32, bool) {
         let truth = &self.shared.truth;
-        let kind = self.picker.kind();
+        let kind = traced.unwrap_or_else(|| self.picker.kind());
         let next = match kind {
             Kind::Validate | Kind::Issue => return (kind, 0, false),
             Kind::Consume => return (kind, self.picker.below(truth.layout.count(Role::Limited)), false),
@@ -227,19 +240,13 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn ask_validate(
-        &mut self,
-        peer: &mut dyn Peer,
-        slot: u32,
-        connection: usize,
-        id: u64,
-    ) -> anyhow::Result<()> {
+    fn ask_validate(&mut self, peer: &mut dyn Peer, slot: u32, batch: u16, id: u64) -> anyhow::Result<()> {
         let shared = Arc::clone(&self.shared);
         self.tokens.clear();
         self.checks.clear();
         let mut has_checks = false;
         let probes = &mut self.slots.of(slot).probes;
-        for _ in 0..shared.workload.batch {
+        for _ in 0..batch {
             let probe = self.picker.probe(&shared.truth);
             let mut token = *shared.keys.at(probe.position());
             let check = match probe.ask() {
@@ -258,12 +265,18 @@ impl<'a> Engine<'a> {
             self.tokens.push(token);
             self.checks.push(check as u16);
         }
+        let connection = self.slots.connection(slot);
         let checks = has_checks.then_some(&self.checks[..]);
         peer.ask(connection, id, &Question::Validate { tokens: &self.tokens, checks })
     }
 
-    fn ask_issue(&mut self, peer: &mut dyn Peer, connection: usize, id: u64) -> anyhow::Result<()> {
-        let count = usize::from(self.shared.workload.issue_batch);
+    fn ask_issue(
+        &mut self,
+        peer: &mut dyn Peer,
+        connection: usize,
+        count: usize,
+        id: u64,
+    ) -> anyhow::Result<()> {
         self.tokens.clear();
         if peer.takes_tokens() {
             self.tokens.resize(count, [0; 32]);
@@ -310,7 +323,7 @@ impl<'a> Engine<'a> {
                 }
             }
             (Kind::Issue, Reply::Issued(tokens)) => {
-                let wanted = usize::from(self.shared.workload.issue_batch);
+                let wanted = usize::from(slot.tokens);
                 if tokens.len() != wanted || has_twins(tokens) {
                     let count = tokens.len();
                     sample.wrong(|| {

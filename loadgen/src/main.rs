@@ -26,6 +26,7 @@ mod run;
 mod saturate;
 mod schedule;
 mod target;
+mod trace;
 mod worker;
 mod workload;
 

@@ -18,6 +18,7 @@ use crate::live::View;
 use crate::measure::wall;
 use crate::peer::Peer;
 use crate::target::Server;
+use crate::trace::Trace;
 use crate::worker::Crew;
 use crate::workload::Workload;
 use crate::workload::kind::KINDS;
@@ -77,7 +78,7 @@ pub(crate) fn prepare(
         }
         None => None,
     };
-    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth });
+    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth, trace: None });
     Ok(Prepared { shared, fill_per_s: Some(fill_per_s), saved })
 }
 
@@ -90,7 +91,7 @@ fn reuse(workload: &Workload, keys: KeySpace, saved: Saved, path: PathBuf) -> Pr
             path.display()
         );
     }
-    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth });
+    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth, trace: None });
     Prepared { shared, fill_per_s: None, saved: Some((path, saved)) }
 }
 
@@ -116,6 +117,13 @@ impl Prepared {
             bail!("a key space cannot serve a workload of another layout");
         }
         Ok(Self { shared: Arc::new(Shared { workload, ..shared }), fill_per_s, saved })
+    }
+
+    /// The same key space, for asking again what was asked before.
+    pub(crate) fn replaying(self, trace: Trace) -> anyhow::Result<Self> {
+        let Self { shared, fill_per_s, saved } = self;
+        let shared = Arc::into_inner(shared).context("no run goes on")?;
+        Ok(Self { shared: Arc::new(Shared { trace: Some(Arc::new(trace)), ..shared }), fill_per_s, saved })
     }
 
     /// Lets the workers go and collects what they measure.

@@ -4,12 +4,14 @@
 //! server has no influence on. A rate over time is a [`Profile`]; its integral, inverted, says when the `n`th request
 //! is due. Several workers share one profile: worker `w` of `n` takes the requests `w`, `w + n`, `w + 2n`...
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, Exp1};
 
+use crate::trace::{Trace, Traced};
 use crate::workload::{Arrivals, Schedule};
 
 /// A rate over time: pieces in which it is constant or changes evenly, the last one without end.
@@ -96,22 +98,53 @@ impl Profile {
     }
 }
 
+/// What times follow from.
+#[derive(Clone, Debug)]
+pub(crate) enum Pace {
+    /// A rate.
+    Profile(Profile),
+    /// What was asked before.
+    Trace(Arc<Trace>),
+}
+
+/// Later than any run goes on.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
+impl Pace {
+    /// When the request at this position is due.
+    fn time_of(&self, position: f64) -> Duration {
+        match self {
+            Self::Profile(profile) => profile.time_of(position),
+            Self::Trace(trace) => trace.requests.get(position as usize).map_or(NEVER, |request| request.at),
+        }
+    }
+
+    fn requests_by(&self, time: Duration) -> f64 {
+        match self {
+            Self::Profile(profile) => profile.requests_by(time),
+            Self::Trace(trace) => trace.requests.partition_point(|request| request.at < time) as f64,
+        }
+    }
+}
+
 /// The due times of one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct DueTimes {
-    profile: Profile,
+    pace: Pace,
     began: Instant,
     /// The next request, in requests of all workers together, and how far apart a worker's own are.
     position: f64,
     stride: f64,
     next: Instant,
+    /// The request of a trace that was given out last.
+    given: Option<Traced>,
     random: Option<SmallRng>,
 }
 
 impl DueTimes {
     /// Of worker `worker` of `workers`, from `began` on.
     pub(crate) fn new(
-        profile: Profile,
+        pace: Pace,
         began: Instant,
         (worker, workers): (u16, u16),
         arrivals: Arrivals,
@@ -119,8 +152,9 @@ impl DueTimes {
     ) -> Self {
         let random = (arrivals == Arrivals::Poisson).then(|| SmallRng::seed_from_u64(seed));
         let mut times = Self {
-            profile,
+            pace,
             began,
+            given: None,
             position: f64::from(worker),
             stride: f64::from(workers.max(1)),
             next: began,
@@ -136,7 +170,7 @@ impl DueTimes {
     }
 
     fn due(&self) -> Instant {
-        self.began + self.profile.time_of(self.position)
+        self.began + self.pace.time_of(self.position)
     }
 
     /// When the next request is due.
@@ -150,16 +184,24 @@ impl DueTimes {
             return None;
         }
         let due = self.next;
+        if let Pace::Trace(trace) = &self.pace {
+            self.given = trace.requests.get(self.position as usize).copied();
+        }
         let gap: f64 = self.random.as_mut().map_or(1.0, |random| Exp1.sample(random));
         self.position += gap * self.stride;
         self.next = self.due();
         Some(due)
     }
 
+    /// What a trace says of the request that was given out last.
+    pub(crate) fn traced(&self) -> Option<Traced> {
+        self.given
+    }
+
     /// How many are due before `until` and were not given out, and about when: in at most `groups_max` groups of equally
     /// many. Exact for constant arrivals, the expectation for random ones.
     pub(crate) fn left(&self, until: Instant, groups_max: u64) -> impl Iterator<Item = (Instant, u64)> + '_ {
-        let by = self.profile.requests_by(until.saturating_duration_since(self.began));
+        let by = self.pace.requests_by(until.saturating_duration_since(self.began));
         let count =
             if self.next >= until { 0.0 } else { ((by - self.position) / self.stride).ceil().max(0.0) };
         let count = count as u64;
@@ -167,7 +209,7 @@ impl DueTimes {
         (0..groups).map(move |group| {
             let (from, to) = (count * group / groups, count * (group + 1) / groups);
             let middle = self.position + (from + to) as f64 / 2.0 * self.stride;
-            (self.began + self.profile.time_of(middle), to - from)
+            (self.began + self.pace.time_of(middle), to - from)
         })
     }
 }

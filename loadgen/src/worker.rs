@@ -12,7 +12,7 @@ use crate::engine::{Engine, Shared};
 use crate::fill::SILENCE_MAX;
 use crate::peer::Peer;
 use crate::recorder::Sample;
-use crate::schedule::{DueTimes, Profile};
+use crate::schedule::{DueTimes, Pace, Profile};
 
 /// How long a worker looks for more to do before it waits in the kernel: a wake-up costs more than that.
 const SPIN: Duration = Duration::from_micros(50);
@@ -111,15 +111,18 @@ impl Worker<'_> {
         let (from, until) = self.crew.window();
         let profile = Profile::new(&workload.schedule, workload.duration.0);
         let place = (self.number, workload.workers);
-        let times = |profile: Profile, began, salt| {
+        let times = |pace: Pace, began, salt| {
             let seed = workload.seed ^ u64::from(self.number) << 32 ^ salt;
-            DueTimes::new(profile, began, place, workload.arrivals, seed)
+            DueTimes::new(pace, began, place, workload.arrivals, seed)
         };
-        let warm = profile.as_ref().map(|profile| times(profile.warm_up(), self.crew.began(), 1));
+        let warm =
+            profile.as_ref().map(|profile| times(Pace::Profile(profile.warm_up()), self.crew.began(), 1));
         engine.begin(warm, from, from);
         self.ask_until(engine, peer, from)?;
         engine.sample.clear_but_wrong();
-        engine.begin(profile.map(|profile| times(profile, from, 2)), from, until);
+        let trace = self.crew.shared.trace.clone().map(Pace::Trace);
+        let pace = trace.or(profile.map(Pace::Profile));
+        engine.begin(pace.map(|pace| times(pace, from, 2)), from, until);
         for interval in 0..self.intervals() {
             let end = until.min(from + self.crew.interval * (interval as u32 + 1));
             let result = self.ask_until(engine, peer, end);

@@ -6,8 +6,9 @@ use super::flags::Load;
 use crate::live;
 use crate::report::files::Folder;
 use crate::report::{Record, print_text, warnings};
-use crate::run::prepare;
+use crate::run::{Prepared, prepare};
 use crate::target::Server;
+use crate::workload::Workload;
 
 /// Where reports go if nothing else is said.
 pub(crate) const FOLDER: &str = "jeton-load-report";
@@ -49,24 +50,35 @@ impl Run {
         let workload = self.load.workload()?;
         let folder = self.output.folder()?;
         let server = Server::new(&self.load.target)?;
-        let mut prepared = prepare(&server, &workload, self.load.token_file.clone())?;
-        let mut view = live::view(workload.duration.0.as_secs_f64(), self.output.quiet || self.output.json);
-        let outcome = prepared.run(&server, view.as_mut())?;
-        let record = Record::new(&workload, server.to_string(), prepared.fill_per_s, &outcome);
-        if self.output.json {
-            println!("{}", serde_json::to_string(&record.summary)?);
-        } else {
-            print_text(&record);
-        }
-        for warning in warnings(&record) {
-            eprintln!("jeton-load: {warning}");
-        }
-        if let Some(folder) = folder {
-            folder.save(&record, &outcome)?;
-            eprintln!("jeton-load: the report is in {}", folder.path().display());
-        }
-        // A server that died in mid-run: what was measured is told, and then that.
-        let is_good = record.is_good();
-        outcome.failed.map_or(Ok(is_good), Err)
+        let prepared = prepare(&server, &workload, self.load.token_file.clone())?;
+        run_and_tell(prepared, &server, &workload, &self.output, folder.as_ref())
     }
+}
+
+/// Runs what was prepared, and tells what came of it; returns whether every reply was right.
+pub(crate) fn run_and_tell(
+    mut prepared: Prepared,
+    server: &Server,
+    workload: &Workload,
+    output: &Output,
+    folder: Option<&Folder>,
+) -> anyhow::Result<bool> {
+    let mut view = live::view(workload.duration.0.as_secs_f64(), output.quiet || output.json);
+    let outcome = prepared.run(server, view.as_mut())?;
+    let record = Record::new(workload, server.to_string(), prepared.fill_per_s, &outcome);
+    if output.json {
+        println!("{}", serde_json::to_string(&record.summary)?);
+    } else {
+        print_text(&record);
+    }
+    for warning in warnings(&record) {
+        eprintln!("jeton-load: {warning}");
+    }
+    if let Some(folder) = folder {
+        folder.save(&record, &outcome)?;
+        eprintln!("jeton-load: the report is in {}", folder.path().join("report.html").display());
+    }
+    // A server that died in mid-run: what was measured is told, and then that.
+    let is_good = record.is_good();
+    outcome.failed.map_or(Ok(is_good), Err)
 }

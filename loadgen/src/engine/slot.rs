@@ -16,6 +16,8 @@ pub(super) struct Slot {
     pub(super) number: u32,
     /// What was certain about that when the request was sent.
     pub(super) before: u32,
+    /// How many tokens an issue is of.
+    pub(super) tokens: u16,
     /// Whether it repeats what was refused.
     pub(super) is_again: bool,
     /// When it was to be sent, and when it was.
@@ -57,6 +59,7 @@ impl Slots {
             kind: Kind::Validate,
             number: 0,
             before: 0,
+            tokens: 0,
             is_again: false,
             due: now,
             at: now,

@@ -9,7 +9,7 @@ use jeton_core::verdict::Verdict;
 
 use super::*;
 use crate::layout::{Layout, USES};
-use crate::schedule::Profile;
+use crate::schedule::{Pace, Profile};
 use crate::workload::{Arrivals, Asks, Mix, Schedule, Span};
 
 const MS: Duration = Duration::from_millis(1);
@@ -191,7 +191,8 @@ fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample,
         token[1..5].copy_from_slice(&position.to_le_bytes());
         keys.put(position, &token);
     }
-    let shared = Arc::new(Shared { workload: workload.clone(), keys, truth: Truth::new(layout) });
+    let shared =
+        Arc::new(Shared { workload: workload.clone(), keys, truth: Truth::new(layout), trace: None });
     let mut fake = Fake {
         clock: Rc::clone(&clock),
         shared: Arc::clone(&shared),
@@ -209,7 +210,7 @@ fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample,
     let mut engine = Engine::new(shared, 0, fake.connections, &now);
     let until = began + workload.duration.0;
     let due = Profile::new(&workload.schedule, workload.duration.0)
-        .map(|profile| DueTimes::new(profile, began, (0, 1), Arrivals::Constant, 1));
+        .map(|profile| DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1));
     engine.begin(due, began, until);
     while clock.get() < until + Duration::from_secs(5) {
         engine.turn(&mut fake).unwrap();

@@ -57,7 +57,7 @@ proptest! {
     ) {
         let (began, whole) = (Instant::now(), Duration::from_millis(20));
         let profile = Profile::new(&schedule, whole).unwrap();
-        let mut times = DueTimes::new(profile, began, (0, 1), Arrivals::Constant, 1);
+        let mut times = DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1);
         for _ in 0..taken {
             times.next_due(began + whole);
         }
@@ -76,7 +76,7 @@ proptest! {
         let mut all: Vec<Instant> = (0..workers)
             .flat_map(|worker| {
                 let mut times =
-                    DueTimes::new(profile.clone(), began, (worker, workers), Arrivals::Constant, 1);
+                    DueTimes::new(Pace::Profile(profile.clone()), began, (worker, workers), Arrivals::Constant, 1);
                 (0..20).map(|_| times.next_due(began + Duration::from_secs(1_000)).unwrap()).collect::<Vec<_>>()
             })
             .collect();
@@ -91,7 +91,7 @@ proptest! {
 fn what_is_due_is_given_out_once_and_in_order_however_late_it_is_asked_for() {
     let began = Instant::now();
     let profile = Profile::new(&Schedule::Fixed(1_000), Duration::from_secs(1)).unwrap();
-    let mut times = DueTimes::new(profile, began, (0, 1), Arrivals::Constant, 1);
+    let mut times = DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1);
     assert_eq!(times.next_due(began), Some(began));
     assert_eq!(times.next_due(began), None);
     let late = began + Duration::from_millis(10);
@@ -104,7 +104,7 @@ fn what_is_due_is_given_out_once_and_in_order_however_late_it_is_asked_for() {
 fn random_arrivals_have_the_rate_and_the_spread_of_poisson() {
     let began = Instant::now();
     let profile = Profile::new(&Schedule::Fixed(1_000), Duration::from_secs(1)).unwrap();
-    let mut times = DueTimes::new(profile, began, (0, 1), Arrivals::Poisson, 7);
+    let mut times = DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Poisson, 7);
     let end = began + Duration::from_secs(100);
     let mut seconds = vec![0_u32; 101];
     while let Some(due) = times.next_due(end) {
@@ -116,4 +116,21 @@ fn random_arrivals_have_the_rate_and_the_spread_of_poisson() {
     assert!((mean - 1_000.0).abs() < 20.0, "{mean}");
     // Of a Poisson process both are the same; the bounds are five standard errors wide.
     assert!((0.3..2.0).contains(&(variance / mean)), "{variance} of {mean}");
+}
+
+#[test]
+fn a_trace_is_asked_as_it_was() {
+    let text = r#"{"at_ms":5,"kind":"validate","tokens":3}
+        {"at_ms":5,"kind":"renew"}
+        {"at_ms":25,"kind":"issue"}"#;
+    let (trace, began) = (Arc::new(Trace::parse(text).unwrap()), Instant::now());
+    let mut times = DueTimes::new(Pace::Trace(trace), began, (0, 1), Arrivals::Constant, 1);
+    assert_eq!(times.next_due(began), Some(began));
+    assert_eq!(times.traced().map(|request| request.tokens), Some(3));
+    assert_eq!(times.next_due(began), Some(began));
+    assert_eq!(times.next_due(began + Duration::from_millis(19)), None);
+    let left: Vec<(Instant, u64)> = times.left(began + Duration::from_secs(1), 10).collect();
+    assert_eq!(left, [(began + Duration::from_millis(20), 1)]);
+    assert!(times.next_due(began + Duration::from_millis(20)).is_some());
+    assert_eq!(times.next_due(began + Duration::from_secs(3_600)), None);
 }

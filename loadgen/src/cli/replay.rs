@@ -1,0 +1,72 @@
+//! `jeton-load replay`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+
+use super::flags::Load;
+use super::run::{Output, run_and_tell};
+use crate::layout::GROUP_TOKENS;
+use crate::run::prepare;
+use crate::target::Server;
+use crate::trace::Trace;
+use crate::workload::kind::Kind;
+use crate::workload::{RATE_MAX, Schedule, Span, Workload};
+
+/// Flags of `replay`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// JSON Lines: of `jeton log show --json`, or with at_ms, kind and tokens.
+    trace: PathBuf,
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    output: Output,
+    /// So many times as fast.
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+}
+
+impl Replay {
+    /// Asks again; returns whether every reply was right.
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        ensure!((0.001..=1_000_000.0).contains(&self.speed), "--speed is 0.001 to 1000000");
+        let mut trace = Trace::read(&self.trace)?;
+        trace.speed_up(self.speed);
+        let workload = self.workload(&trace)?;
+        let folder = self.output.folder()?;
+        let server = Server::new(&self.load.target)?;
+        let prepared = prepare(&server, &workload, self.load.token_file.clone())?.replaying(trace)?;
+        run_and_tell(prepared, &server, &workload, &self.output, folder.as_ref())
+    }
+
+    /// The workload that a trace amounts to: as long, of the same mix, with enough tokens to revoke.
+    fn workload(&self, trace: &Trace) -> anyhow::Result<Workload> {
+        let mut workload = self.load.workload()?;
+        // The last request has to be due within the run.
+        let length = trace.length() + Duration::from_millis(1);
+        let rate = (trace.requests.len() as f64 / length.as_secs_f64()).clamp(1.0, f64::from(RATE_MAX));
+        workload.about = format!("a replay of {}", self.trace.display());
+        workload.duration = self.load.duration.unwrap_or(Span(length)).max(Span::from_millis(100));
+        (workload.schedule, workload.warm_up) = (Schedule::Fixed(rate as u32), Span::from_secs(0));
+        (workload.mix, workload.think) = (trace.mix(), Span::from_secs(0));
+        workload.batch = trace.tokens_max(Kind::Validate);
+        workload.issue_batch = trace.tokens_max(Kind::Issue);
+        let (victims, groups) = (trace.count(Kind::Revoke), trace.count(Kind::RevokeSubject));
+        let members = groups * GROUP_TOKENS as usize;
+        let both = if victims > 0 && members > 0 { 2 } else { 1 };
+        let tokens = workload.keys.tokens as usize;
+        // A percent more than needed: shares of a key space are rounded down.
+        let needed = (victims.max(members) * 100 / tokens + 1) * both;
+        if needed > 90 {
+            bail!(
+                "the trace revokes {} tokens: it needs a key space of more than {tokens} (--tokens)",
+                victims + members
+            );
+        }
+        workload.keys.revocable = workload.keys.revocable.max(needed as u32);
+        workload.check()?;
+        Ok(workload)
+    }
+}
