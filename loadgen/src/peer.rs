@@ -4,6 +4,8 @@
 //! a [`Reply`]; it keeps no time, draws nothing by chance and judges nothing. One adapter belongs to one worker.
 
 pub(crate) mod jeton;
+pub(crate) mod redis;
+pub(crate) mod remote;
 
 use std::time::Instant;
 

@@ -81,7 +81,7 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Detail {
     pub(crate) seconds: f64,
-    /// Durable issues a second while the key space was filled.
+    /// Tokens issued a second while the key space was filled; durable, if the peer makes them so.
     pub(crate) fill_per_s: Option<f64>,
     /// Requests that were never sent: dropped, or still waiting at the end.
     pub(crate) not_sent: u64,

@@ -1,6 +1,6 @@
 //! Which server to load, and as whom: the same rules as the `jeton` command's.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -11,6 +11,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::measure::cpu_of;
 use crate::peer::Peer;
 use crate::peer::jeton::{Address, JetonPeer};
+use crate::peer::redis::{RedisAddress, RedisPeer};
+use crate::peer::remote::{Remote, resolve};
 
 /// A server and an identity. Without any of these: the server on this machine's default data directory.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +29,8 @@ pub(crate) struct Target {
     /// The name in the server's certificate.
     #[arg(long, env = "JETON_SERVER_NAME", default_value = "jeton")]
     server_name: String,
+    #[command(flatten)]
+    remote: Remote,
     /// The server's process, to measure its CPU time and memory; that of the data directory if not given.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
@@ -42,6 +46,7 @@ pub(crate) struct Server {
 #[derive(Clone)]
 enum At {
     Jeton(Address),
+    Redis(RedisAddress),
 }
 
 impl Server {
@@ -51,6 +56,9 @@ impl Server {
         if let Some(pid) = target.server_pid.filter(|pid| cpu_of(*pid).is_none()) {
             bail!("there is no process {pid} to measure");
         }
+        if let Some(url) = &target.remote.peer {
+            return Ok(Self { at: At::Redis(target.remote.redis(url)?), pid: target.server_pid });
+        }
         let address = Address::new(target.address()?, target.server_name.clone(), target.credentials()?)?;
         Ok(Self { at: At::Jeton(address), pid })
     }
@@ -59,6 +67,7 @@ impl Server {
     pub(crate) fn connect(&self, connections: u16, streams: u16) -> anyhow::Result<Box<dyn Peer>> {
         Ok(match &self.at {
             At::Jeton(address) => Box::new(JetonPeer::connect(address, usize::from(connections), streams)?),
+            At::Redis(address) => Box::new(RedisPeer::connect(address, usize::from(connections))?),
         })
     }
 
@@ -72,6 +81,7 @@ impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.at {
             At::Jeton(to) => write!(f, "jeton at {}", to.address),
+            At::Redis(to) => write!(f, "redis at {to}"),
         }
     }
 }
@@ -100,8 +110,7 @@ impl Target {
     /// Where the server listens.
     fn address(&self) -> anyhow::Result<SocketAddr> {
         if let Some(text) = &self.connect {
-            let mut addresses = text.to_socket_addrs().with_context(|| format!("{text} is no address"))?;
-            return addresses.next().with_context(|| format!("{text} has no address"));
+            return resolve(text);
         }
         let data = self.data();
         let address = note(&data).and_then(|note| note.get("address")?.as_str()?.parse().ok());

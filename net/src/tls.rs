@@ -30,8 +30,9 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// AES-128-GCM is the fastest here and as strong as a token's secret.
-fn provider() -> Arc<CryptoProvider> {
+/// What both sides encrypt with. AES-128-GCM is the fastest here and as strong as a token's secret.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
     let cipher_suites = vec![
         cipher_suite::TLS13_AES_128_GCM_SHA256,
         cipher_suite::TLS13_AES_256_GCM_SHA384,

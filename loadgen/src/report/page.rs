@@ -228,7 +228,7 @@ fn tables(record: &Record, html: &mut String) {
         ("busiest worker of the generator", format!("{:.0} % of the time", detail.generator_busiest * 100.0)),
         ("requests never sent, never answered", format!("{}, {}", detail.not_sent, detail.unanswered)),
         (
-            "durable issues a second while the key space was filled",
+            "tokens issued a second while the key space was filled",
             detail.fill_per_s.map_or("it was read from a file".to_owned(), grouped),
         ),
     ];

@@ -25,7 +25,7 @@ pub(crate) fn print_text(record: &Record) {
     let (summary, detail) = (&record.summary, &record.detail);
     println!("target        {}", summary.target);
     if let Some(fill) = detail.fill_per_s {
-        println!("filled        {} durable issues/s", grouped(fill));
+        println!("filled        at {} tokens/s", grouped(fill));
     }
     println!(
         "requests      {}/s of {}/s offered; {} refused, {} not sent, {} unanswered, {} errors",

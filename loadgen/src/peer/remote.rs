@@ -1,0 +1,83 @@
+//! Addresses of peers other than Jeton: `redis://`, `rediss://`, `http://`, `https://`.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::redis::{RedisAddress, Tls};
+
+/// Which other server to load.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Remote {
+    /// Another kind of server: redis://HOST:PORT, or rediss:// over TLS.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["connect", "data"])]
+    pub(crate) peer: Option<String>,
+    /// The authority of its certificate.
+    #[arg(long, value_name = "FILE")]
+    peer_ca: Option<PathBuf>,
+    /// Our certificate for it, and its key.
+    #[arg(long, value_name = "FILE", requires = "peer_key")]
+    peer_cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "peer_cert")]
+    peer_key: Option<PathBuf>,
+    /// The password of a Redis.
+    #[arg(long, env = "JETON_LOAD_PEER_PASSWORD", hide_env_values = true)]
+    peer_password: Option<String>,
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).with_context(|| path.display().to_string())?.collect();
+    found.with_context(|| format!("{} holds no certificate", path.display()))
+}
+
+/// The address that a host and port stand for.
+pub(crate) fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses = text.to_socket_addrs().with_context(|| format!("{text} is no address"))?;
+    addresses.next().with_context(|| format!("{text} has no address"))
+}
+
+impl Remote {
+    /// The Redis of a `redis://` or `rediss://` address.
+    pub(crate) fn redis(&self, url: &str) -> anyhow::Result<RedisAddress> {
+        let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;
+        let place = rest.trim_end_matches('/');
+        let tls = match scheme {
+            "redis" => None,
+            "rediss" => Some(self.tls(place)?),
+            _ => bail!("{url} is none of redis:// and rediss://"),
+        };
+        Ok(RedisAddress { address: resolve(place)?, tls, password: self.peer_password.clone() })
+    }
+
+    /// TLS 1.3 with the authority that was given, and AES-128 first, as with Jeton.
+    pub(crate) fn tls(&self, place: &str) -> anyhow::Result<Tls> {
+        let ca = self
+            .peer_ca
+            .as_deref()
+            .context("TLS needs the authority of the peer's certificate: --peer-ca")?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(ca)? {
+            roots.add(certificate).with_context(|| ca.display().to_string())?;
+        }
+        let builder = ClientConfig::builder_with_provider(jeton_net::tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots);
+        let config = match (&self.peer_cert, &self.peer_key) {
+            (Some(cert), Some(key)) => {
+                let private = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
+                builder.with_client_auth_cert(certificates(cert)?, private)?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let host = place.rsplit_once(':').map_or(place, |(host, _)| host).trim_matches(['[', ']']);
+        let server_name = ServerName::try_from(host.to_owned())
+            .with_context(|| format!("{host} is no name for a certificate"))?;
+        Ok(Tls { config: Arc::new(config), server_name })
+    }
+}
