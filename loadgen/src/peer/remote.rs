@@ -15,7 +15,7 @@ use super::redis::{RedisAddress, Tls};
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
     /// Another kind of server: redis://HOST:PORT, or rediss:// over TLS.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["connect", "data"])]
+    #[arg(long, value_name = "URL")]
     pub(crate) peer: Option<String>,
     /// The authority of its certificate.
     #[arg(long, value_name = "FILE")]

@@ -167,13 +167,12 @@ pub(super) fn words_for_loss(reason: &str, was_ready: bool, address: SocketAddr)
             "the server at {address} speaks no version of the protocol that jeton-load does (jeton/1)"
         );
     }
-    if has("code 9:") || has("peer doesn't") || has("CertificateUnknown") || has("CertificateRequired") {
+    // An alert, or a verifier's complaint that came back in a close frame.
+    let is_ours = has("aborted by peer") || has("closed by the peer");
+    if is_ours && (has("ertificate") || has("code 9:")) {
         return format!("the server at {address} refused our certificate: {reason}");
     }
-    if has("BadCertificate") || has("UnknownCA") || has("unknown CA") || has("bad certificate") {
-        return format!("the server at {address} refused our certificate: {reason}");
-    }
-    if has("UnknownIssuer") || has("NotValidForName") || has("invalid peer certificate") {
+    if has("ertificate") {
         return format!("the certificate of the server at {address} is not one we trust: {reason}");
     }
     if has("application protocol") || has("ALPN") {

@@ -1,0 +1,190 @@
+//! What goes wrong is told in one line that says what to do about it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jeton_tests::Server;
+use serde_json::Value;
+
+use super::rig::{assert_refused, command, load, said, short};
+
+#[test]
+fn nothing_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_refused(&short(dir.path(), &[]), "no server runs on");
+    let server = Server::start(dir.path());
+    let identity = dir.path().join("identities/admin");
+    server.kill9();
+    let flags = ["run", "--json", "--connect", "127.0.0.1:9", "--identity", identity.to_str().unwrap()];
+    assert_refused(&load(dir.path(), &flags), "nobody answers at 127.0.0.1:9");
+    assert_refused(&short(dir.path(), &["--peer", "redis://127.0.0.1:9"]), "nobody answers at 127.0.0.1:9");
+    assert_refused(&short(dir.path(), &["--connect", "nowhere", "--identity", "."]), "nowhere is no address");
+    assert_refused(&short(dir.path(), &["--server-pid", "4194305"]), "there is no process 4194305");
+}
+
+/// A QUIC server with the certificates of `dir` that does with each connection what it is told.
+fn stranger<F>(dir: &Path, serve: impl Fn(quinn::Connection) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let dir = dir.join("identities");
+    let certificates =
+        |file: &str| CertificateDer::pem_file_iter(dir.join(file)).unwrap().map(Result::unwrap).collect();
+    let credentials = jeton_net::tls::Credentials {
+        chain: certificates("server/server.pem"),
+        key: PrivateKeyDer::from_pem_file(dir.join("server/server.key")).unwrap(),
+        authorities: certificates("ca.pem"),
+    };
+    let tls = jeton_net::tls::server_config(credentials).unwrap();
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+            let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+            tell.send(endpoint.local_addr().unwrap()).unwrap();
+            while let Some(incoming) = endpoint.accept().await {
+                if let Ok(connection) = incoming.await {
+                    tokio::spawn(serve(connection));
+                }
+            }
+        });
+    });
+    told.recv().unwrap()
+}
+
+#[test]
+fn a_server_of_another_version_and_one_that_answers_garbage() {
+    let dir = tempfile::tempdir().unwrap();
+    Server::start(dir.path()).kill9();
+    let identity = dir.path().join("identities/admin");
+    let ask = |address: SocketAddr| {
+        let (address, identity) = (address.to_string(), identity.to_str().unwrap());
+        load(dir.path(), &["run", "--json", "--connect", &address, "--identity", identity])
+    };
+    let other = stranger(dir.path(), |connection| async move {
+        let _ = connection.accept_bi().await;
+        connection.close(3_u32.into(), b"no version in common");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+    assert_refused(&ask(other), "speaks no version of the protocol that jeton-load does (jeton/1)");
+    let garbage = stranger(dir.path(), |connection| async move {
+        let (mut send, _receive) = connection.accept_bi().await.unwrap();
+        send.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    });
+    assert_refused(&ask(garbage), "the server's answer is not jeton/1");
+}
+
+#[test]
+fn certificates_that_are_refused() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Server::start(other.path()).kill9();
+    let server = Server::start(dir.path());
+    let address = server.address.to_string();
+    let with = |identity: &Path| {
+        let identity = identity.to_str().unwrap();
+        load(dir.path(), &["run", "--json", "--connect", &address, "--identity", identity])
+    };
+    assert_refused(&with(&other.path().join("identities/admin")), "is not one we trust");
+    // An identity of another authority that trusts this one.
+    std::fs::copy(dir.path().join("identities/ca.pem"), other.path().join("identities/admin/ca.pem"))
+        .unwrap();
+    assert_refused(&with(&other.path().join("identities/admin")), "refused our certificate");
+    assert_refused(&with(&dir.path().join("identities")), "client.pem");
+    let wrong_name = ["--server-name", "example.org"];
+    assert_refused(&short(dir.path(), &wrong_name), "is not one we trust");
+}
+
+#[test]
+fn a_server_that_is_killed_in_mid_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let running = command(
+        dir.path(),
+        &["run", "--json", "--tokens", "1000", "--duration", "60s", "--warm-up", "0s", "--rate", "200"],
+    )
+    .stdout(std::process::Stdio::piped())
+    .stderr(std::process::Stdio::piped())
+    .spawn()
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    server.kill9();
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let last = said(&output);
+    assert!(last.lines().last().unwrap().contains("the server's process is gone"), "{last}");
+    // What was measured until then is told all the same.
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(summary["achieved_per_s"].as_f64().unwrap() > 0.0, "{summary}");
+    assert_eq!(summary["wrong_replies"], 0);
+}
+
+#[test]
+fn a_peer_that_speaks_something_else_than_redis() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 64];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let ran = short(dir.path(), &["--peer", &format!("redis://{address}")]);
+    assert_refused(&ran, "is no Redis that can be used: an answer begins with 'H'");
+}
+
+#[test]
+fn what_cannot_be_written_is_found_out_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    assert_refused(&short(dir.path(), &["--out", "file/within"]), "the folder file/within cannot be made");
+    assert_refused(
+        &short(dir.path(), &["--out", "/proc/nowhere"]),
+        "the folder /proc/nowhere cannot be made",
+    );
+    assert_refused(
+        &short(dir.path(), &["--token-file", "file/tokens"]),
+        "the token file file/tokens cannot be written",
+    );
+    assert_refused(&load(dir.path(), &["compare", "file/base.json"]), "the baseline file/base.json: ");
+    std::fs::write(dir.path().join("run.json"), "{}").unwrap();
+    assert_refused(&load(dir.path(), &["report", "run.json"]), "run.json is no run.json of jeton-load");
+}
+
+#[test]
+fn nonsense_in_files_and_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("load.toml"), "connections = 3\n[mix]\nvalidat = 97\n").unwrap();
+    let refused = |flags: &[&str], words| assert_refused(&load(dir.path(), flags), words);
+    refused(&["run", "-w", "load.toml"], "the workload file load.toml: line 3: unknown field `validat`");
+    refused(&["run", "-w", "rush"], "no workload is named rush: there are default, gateway");
+    refused(&["run", "-w", "gone.toml"], "the workload file gone.toml: No such file");
+    refused(&["run", "--workers", "20"], "20 workers have no use for 16 connection(s)");
+    refused(&["run", "--rate", "20000000"], "a rate is 1 to 10000000 requests a second");
+    std::fs::write(dir.path().join("trace.jsonl"), "{\"at_ms\":1,\"kind\":\"ask\"}\n").unwrap();
+    refused(&["replay", "trace.jsonl"], "the trace trace.jsonl: line 1: 'ask' is no kind");
+}
+
+#[test]
+fn a_rate_that_nobody_can_keep_is_not_called_the_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    let flags = ["run", "--json", "--tokens", "1000", "--duration", "1s", "--warm-up", "0s", "--batch", "1"];
+    let more = ["--rate", "5000000", "--in-flight", "64", "--mix", "validate=100"];
+    let ran = load(dir.path(), &[&flags[..], &more].concat());
+    let said = said(&ran);
+    assert_eq!(ran.status.code(), Some(0), "{said}");
+    let is_told = ["the generator is the limit: ", "the server did not keep up: "];
+    assert!(is_told.iter().any(|words| said.contains(words)), "{said}");
+}
