@@ -3,6 +3,7 @@
 //! Schedule, plan, checker and recorder know servers by it alone. An adapter turns a [`Question`] into bytes and bytes into
 //! a [`Reply`]; it keeps no time, draws nothing by chance and judges nothing. One adapter belongs to one worker.
 
+pub(crate) mod introspection;
 pub(crate) mod jeton;
 pub(crate) mod redis;
 pub(crate) mod remote;

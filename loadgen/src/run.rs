@@ -21,7 +21,7 @@ use crate::target::Server;
 use crate::trace::Trace;
 use crate::worker::Crew;
 use crate::workload::Workload;
-use crate::workload::kind::KINDS;
+use crate::workload::kind::{KINDS, Kind};
 
 /// Connections over which the key space is filled.
 const FILL_CONNECTIONS: u16 = 4;
@@ -102,6 +102,11 @@ fn check_fit(peer: &dyn Peer, workload: &Workload) -> anyhow::Result<()> {
         bail!("this peer has no counterpart of {}: leave it out of the mix", kind.name());
     }
     let asks = &workload.validate;
+    if peer.lacks(Kind::Issue) && asks.revoked + asks.expired > 0.0 {
+        bail!(
+            "this peer's tokens neither die nor are they revoked: leave revoked and expired out of what validates ask"
+        );
+    }
     if !peer.has_checks() && asks.granted + asks.forbidden > 0.0 {
         bail!("this peer checks no resources: leave granted and forbidden out of what validates ask");
     }

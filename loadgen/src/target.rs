@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::measure::cpu_of;
 use crate::peer::Peer;
+use crate::peer::introspection::{Endpoint, IntrospectionPeer};
 use crate::peer::jeton::{Address, JetonPeer};
 use crate::peer::redis::{RedisAddress, RedisPeer};
 use crate::peer::remote::{Remote, resolve};
@@ -47,6 +48,7 @@ pub(crate) struct Server {
 enum At {
     Jeton(Address),
     Redis(RedisAddress),
+    Introspection(Endpoint),
 }
 
 impl Server {
@@ -57,7 +59,12 @@ impl Server {
             bail!("there is no process {pid} to measure");
         }
         if let Some(url) = &target.remote.peer {
-            return Ok(Self { at: At::Redis(target.remote.redis(url)?), pid: target.server_pid });
+            let at = if url.starts_with("http") {
+                At::Introspection(target.remote.endpoint(url)?)
+            } else {
+                At::Redis(target.remote.redis(url)?)
+            };
+            return Ok(Self { at, pid: target.server_pid });
         }
         let address = Address::new(target.address()?, target.server_name.clone(), target.credentials()?)?;
         Ok(Self { at: At::Jeton(address), pid })
@@ -68,6 +75,9 @@ impl Server {
         Ok(match &self.at {
             At::Jeton(address) => Box::new(JetonPeer::connect(address, usize::from(connections), streams)?),
             At::Redis(address) => Box::new(RedisPeer::connect(address, usize::from(connections))?),
+            At::Introspection(endpoint) => {
+                Box::new(IntrospectionPeer::connect(endpoint, usize::from(connections))?)
+            }
         })
     }
 
@@ -82,6 +92,7 @@ impl std::fmt::Display for Server {
         match &self.at {
             At::Jeton(to) => write!(f, "jeton at {}", to.address),
             At::Redis(to) => write!(f, "redis at {to}"),
+            At::Introspection(to) => write!(f, "introspection at {to}"),
         }
     }
 }

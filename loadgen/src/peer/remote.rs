@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use hyper::Uri;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::introspection::Endpoint;
 use super::redis::{RedisAddress, Tls};
 
 /// Which other server to load.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// Another kind of server: redis://HOST:PORT, or rediss:// over TLS.
+    /// Another kind of server: redis://HOST:PORT, or http://HOST:PORT/PATH of an introspection endpoint (RFC 7662); rediss://
+    /// and https:// are over TLS.
     #[arg(long, value_name = "URL")]
     pub(crate) peer: Option<String>,
     /// The authority of its certificate.
@@ -28,6 +31,15 @@ pub(crate) struct Remote {
     /// The password of a Redis.
     #[arg(long, env = "JETON_LOAD_PEER_PASSWORD", hide_env_values = true)]
     peer_password: Option<String>,
+    /// Tokens that an introspection endpoint calls active, one a line.
+    #[arg(long, value_name = "FILE")]
+    token_list: Option<PathBuf>,
+    /// The Authorization header for it: 'Basic ...' or 'Bearer ...'.
+    #[arg(long, env = "JETON_LOAD_AUTHORIZATION", hide_env_values = true)]
+    authorization: Option<String>,
+    /// Speak HTTP/2 to it.
+    #[arg(long)]
+    http2: bool,
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -50,9 +62,28 @@ impl Remote {
         let tls = match scheme {
             "redis" => None,
             "rediss" => Some(self.tls(place)?),
-            _ => bail!("{url} is none of redis:// and rediss://"),
+            _ => bail!("{url} is none of redis://, rediss://, http:// and https://"),
         };
         Ok(RedisAddress { address: resolve(place)?, tls, password: self.peer_password.clone() })
+    }
+
+    /// The endpoint of an `http://` or `https://` address.
+    pub(crate) fn endpoint(&self, url: &str) -> anyhow::Result<Endpoint> {
+        let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
+        let host = uri.host().with_context(|| format!("{url} names no host"))?;
+        let is_tls = uri.scheme_str() == Some("https");
+        let place = format!("{host}:{}", uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
+        let list = self.token_list.as_deref();
+        let list =
+            list.context("an introspection endpoint makes no tokens: give it active ones, --token-list")?;
+        Ok(Endpoint {
+            address: resolve(&place)?,
+            tls: is_tls.then(|| self.tls(&place)).transpose()?,
+            is_http2: self.http2,
+            authorization: self.authorization.clone(),
+            tokens: Endpoint::read_tokens(list)?,
+            uri,
+        })
     }
 
     /// TLS 1.3 with the authority that was given, and AES-128 first, as with Jeton.

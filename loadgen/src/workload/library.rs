@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use super::Workload;
 
 /// A name and the text of a workload file.
-const LIBRARY: [(&str, &str); 8] = [
+const LIBRARY: [(&str, &str); 9] = [
     ("default", ""),
     (
         "gateway",
@@ -73,6 +73,18 @@ arrivals = "poisson"
 mix = { validate = 94, issue = 2, renew = 3, revoke = 1 }
 validate = { granted = 85, forbidden = 5, unknown = 5, expired = 3, wrong-secret = 2 }
 keys = { pick = { hot-spot = { tokens = 5, asks = 80 } } }
+"#,
+    ),
+    (
+        "introspection",
+        r#"
+about = "resource servers that ask about one token a request (RFC 7662): what every peer has a counterpart of"
+connections = 16
+in_flight = 1
+batch = 1
+schedule = { fixed = 1000 }
+mix = { validate = 100 }
+validate = { live = 90, unknown = 5, wrong-secret = 5 }
 "#,
     ),
     (
