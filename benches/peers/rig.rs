@@ -1,0 +1,210 @@
+//! Servers pinned to a core, and the load generator that measures them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::shapes::{Peer, Shape};
+
+/// How long a server may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one measurement showed.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) tokens_per_s: f64,
+    pub(crate) tokens_per_cpu_s: f64,
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
+    /// The part of the time in which the generator had something to do.
+    pub(crate) generator_cpu_s: f64,
+}
+
+/// A process that ends with its value.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All servers, and how to measure them.
+pub(crate) struct Rig {
+    dir: tempfile::TempDir,
+    binaries: PathBuf,
+    generator_cores: String,
+    tokens: u32,
+    jeton: Process,
+    redis: Process,
+    redis_tls: Process,
+    ports: [u16; 2],
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("{:?}", command.get_program()))?;
+    ensure!(status.success(), "{:?} failed: {status}", command.get_program());
+    Ok(())
+}
+
+/// Debian's package, if there is no Redis yet.
+fn install_redis() -> anyhow::Result<()> {
+    if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok() {
+        return Ok(());
+    }
+    eprintln!("redis-server is missing: installing Debian's package");
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    run(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "redis-server"]))
+        .context("redis-server cannot be installed: install it by hand, or run this as root")
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A command on certain cores.
+fn pinned(cores: &str, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(cores).arg(program);
+    command
+}
+
+fn wait_until(what: &str, is_there: impl Fn() -> bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !is_there() {
+        ensure!(began.elapsed() < PATIENCE, "{what} did not start within {} s", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+impl Rig {
+    /// Installs and builds what is missing, and starts all three servers on one core.
+    pub(crate) fn start(server_core: u32, generator_cores: &str, tokens: u32) -> anyhow::Result<Self> {
+        install_redis()?;
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        run(Command::new(cargo).args(["build", "--release", "-p", "jeton", "-p", "jeton-load"]))?;
+        let binaries = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
+        let dir = tempfile::tempdir()?;
+        let core = server_core.to_string();
+        let data = dir.path().join("jeton");
+        let jeton = pinned(&core, &binaries.join("jeton"))
+            .args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("taskset (Debian: util-linux)")?;
+        let jeton = Process(jeton);
+        wait_until("jeton", || data.join("server.json").exists())?;
+        let ports = [free_port()?, free_port()?];
+        let redis = Self::redis(dir.path(), &core, ports[0], false)?;
+        let redis_tls = Self::redis(dir.path(), &core, ports[1], true)?;
+        let generator_cores = generator_cores.to_owned();
+        let rig = Self { dir, binaries, generator_cores, tokens, jeton, redis, redis_tls, ports };
+        // The first run of each fills its key space, which later ones read from a file.
+        for peer in crate::shapes::PEERS {
+            rig.measure(peer, &crate::shapes::SHAPES[0], 1)?;
+        }
+        Ok(rig)
+    }
+
+    /// A Redis that keeps nothing: as fast as it can be. Its certificates are those that Jeton made, so that both
+    /// check the same ones, and both sides show them.
+    fn redis(dir: &Path, core: &str, port: u16, with_tls: bool) -> anyhow::Result<Process> {
+        let identities = dir.join("jeton/identities");
+        let port_text = port.to_string();
+        let mut command = pinned(core, Path::new("redis-server"));
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--io-threads", "1"]);
+        if with_tls {
+            command.args(["--port", "0", "--tls-port", &port_text, "--tls-auth-clients", "yes"]);
+            command.args(["--tls-protocols", "TLSv1.3", "--tls-ciphersuites", "TLS_AES_128_GCM_SHA256"]);
+            command.arg("--tls-cert-file").arg(identities.join("server/server.pem"));
+            command.arg("--tls-key-file").arg(identities.join("server/server.key"));
+            command.arg("--tls-ca-cert-file").arg(identities.join("ca.pem"));
+        } else {
+            command.args(["--port", &port_text]);
+        }
+        let process =
+            Process(command.current_dir(dir).stdout(Stdio::null()).spawn().context("redis-server")?);
+        wait_until("redis-server", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(process)
+    }
+
+    /// One measurement: validates as fast as the shape lets them be answered, each answer checked.
+    pub(crate) fn measure(&self, peer: Peer, shape: &Shape, seconds: u32) -> anyhow::Result<Figures> {
+        let identities = self.dir.path().join("jeton/identities");
+        let mut command = pinned(&self.generator_cores, &self.binaries.join("jeton-load"));
+        command
+            .args(["run", "--json", "--closed", "--warm-up", "1s", "--mix", "validate=100"])
+            .args(["--asks", "live=90,unknown=5,wrong-secret=5"])
+            .args(["--duration", &format!("{seconds}s"), "--tokens", &self.tokens.to_string()])
+            .args(["--connections", &shape.connections.to_string(), "--batch", &shape.batch.to_string()])
+            .args(["--in-flight", &shape.in_flight.to_string()])
+            .arg("--token-file")
+            .arg(self.dir.path().join(format!("{peer:?}.tokens")));
+        let pid = match peer {
+            Peer::Jeton => {
+                command.arg("--data").arg(self.dir.path().join("jeton"));
+                self.jeton.0.id()
+            }
+            Peer::Redis => {
+                command.args(["--peer", &format!("redis://127.0.0.1:{}", self.ports[0])]);
+                self.redis.0.id()
+            }
+            Peer::RedisTls => {
+                command.args(["--peer", &format!("rediss://127.0.0.1:{}", self.ports[1])]);
+                command.arg("--peer-ca").arg(identities.join("ca.pem"));
+                command.arg("--peer-cert").arg(identities.join("admin/client.pem"));
+                command.arg("--peer-key").arg(identities.join("admin/client.key"));
+                self.redis_tls.0.id()
+            }
+        };
+        // taskset becomes what it starts: the process is the server's.
+        command.args(["--server-pid", &pid.to_string()]);
+        let output = command.stderr(Stdio::piped()).output().context("jeton-load")?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            bail!("jeton-load against {}: {said}", peer.name());
+        }
+        figures(&serde_json::from_slice(&output.stdout)?).with_context(|| said)
+    }
+
+    /// What this is measured on.
+    pub(crate) fn machine(&self) -> anyhow::Result<String> {
+        let info = std::fs::read_to_string("/proc/cpuinfo")?;
+        let cpu = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let load = std::fs::read_to_string("/proc/loadavg")?;
+        Ok(format!(
+            "{}, {} cores, Linux {}, load average {} at the end",
+            cpu.map_or("unknown", |(_, name)| name),
+            std::thread::available_parallelism()?,
+            kernel.trim(),
+            load.split(' ').next().unwrap_or("?")
+        ))
+    }
+
+    pub(crate) fn redis_version(&self) -> anyhow::Result<String> {
+        let said = Command::new("redis-server").arg("--version").output()?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let version = text.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        Ok(version.unwrap_or("?").to_owned())
+    }
+}
+
+fn figures(report: &Value) -> anyhow::Result<Figures> {
+    let number = |value: &Value| value.as_f64().context("a figure is missing");
+    ensure!(report["wrong_replies"] == 0 && report["errors"] == 0, "wrong replies or errors: {report}");
+    Ok(Figures {
+        tokens_per_s: number(&report["tokens_per_s"])?,
+        tokens_per_cpu_s: number(&report["tokens_per_server_cpu_s"])?,
+        p50_us: report["latency_us"]["p50"].as_u64().context("a latency")?,
+        p99_us: report["latency_us"]["p99"].as_u64().context("a latency")?,
+        generator_cpu_s: number(&report["generator_cpu_s"])?,
+    })
+}

@@ -1,0 +1,129 @@
+//! The part of docs/BENCHMARKS.md that is written here.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, ensure};
+
+use crate::Measured;
+use crate::rig::Figures;
+use crate::shapes::{PEERS, SHAPES};
+
+const BEGIN: &str = "<!-- peers: begin -->";
+const END: &str = "<!-- peers: end -->";
+
+/// Whether a document has the place to write to.
+pub(crate) fn check(document: &str) -> anyhow::Result<()> {
+    let (begin, end) = (document.matches(BEGIN).count(), document.matches(END).count());
+    ensure!((begin, end) == (1, 1), "the document needs one {BEGIN} and one {END}");
+    Ok(())
+}
+
+/// The document with another text between its marks.
+pub(crate) fn replace(document: &str, text: &str) -> anyhow::Result<String> {
+    check(document)?;
+    let (before, rest) = document.split_once(BEGIN).context("a begin")?;
+    let (_, after) = rest.split_once(END).context("an end behind it")?;
+    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", text.trim()))
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The middle ratio of two peers, alternation by alternation, and the least and the greatest.
+pub(crate) fn ratio(of: &[Figures], to: &[Figures], value: fn(&Figures) -> f64) -> [f64; 3] {
+    let ratios = || of.iter().zip(to).map(|(of, to)| value(of) / value(to));
+    [median(ratios()), ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max)]
+}
+
+fn in_thousands(value: f64) -> String {
+    if value >= 1e6 { format!("{:.2} M", value / 1e6) } else { format!("{:.0} k", value / 1e3) }
+}
+
+/// The table and what has to be said about it.
+pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &str) -> String {
+    let alternations = measured[0][0].len();
+    let mut text = format!(
+        "Jeton and Redis {redis} by turns, each pinned to the same core, the generator to another; {alternations} \
+         alternations; every reply checked by `jeton-load`. Machine: {machine}.\n\nCommand: `{command}`. It installs Redis \
+         if it is missing, and writes this section and the plot.\n\n![ratios by shape](peers.svg)\n\n\
+         Tokens validated per server-CPU-second: median (least to greatest). Ratios are of the same alternation.\n\n\
+         | connections x in flight x batch |",
+    );
+    let names: String = PEERS.iter().map(|peer| format!(" {} |", peer.name())).collect();
+    let _ = writeln!(text, "{names} Jeton : plaintext | Jeton : TLS |\n|---|---|---|---|---|---|");
+    let per_cpu: fn(&Figures) -> f64 = |figures| figures.tokens_per_cpu_s;
+    for (shape, row) in SHAPES.iter().zip(measured) {
+        let _ = write!(text, "| {} |", shape.name);
+        for figures in row {
+            let values = || figures.iter().map(per_cpu);
+            let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+            let cells = [median(values()), least, most].map(in_thousands);
+            let _ = write!(text, " {} ({} to {}) |", cells[0], cells[1], cells[2]);
+        }
+        for to in [0, 1] {
+            let [middle, least, most] = ratio(&row[2], &row[to], per_cpu);
+            let _ = write!(text, " {middle:.2} ({least:.2} to {most:.2}) |");
+        }
+        text.push('\n');
+    }
+    text.push_str("\nTokens a second, and p50 / p99 of a request in a closed loop, medians:\n\n");
+    let _ = writeln!(text, "| connections x in flight x batch |{names}\n|---|---|---|---|");
+    for (shape, row) in SHAPES.iter().zip(measured) {
+        let _ = write!(text, "| {} |", shape.name);
+        for figures in row {
+            let of = |value: fn(&Figures) -> f64| median(figures.iter().map(value));
+            let _ = write!(
+                text,
+                " {}/s, {:.0} / {:.0} us |",
+                in_thousands(of(|figures| figures.tokens_per_s)),
+                of(|figures| figures.p50_us as f64),
+                of(|figures| figures.p99_us as f64)
+            );
+        }
+        text.push('\n');
+    }
+    let busiest = measured.iter().flatten().flatten().map(|figures| figures.generator_cpu_s);
+    let _ = writeln!(
+        text,
+        "\nRedis keeps nothing on disk here (`--save '' --appendonly no`), has one thread for IO, and over TLS checks the same \
+         certificates as Jeton, of both sides, with the same cipher suite (TLS_AES_128_GCM_SHA256). A validate is a `GET` \
+         for each token and a comparison of its secret by the generator; Jeton also checks expiry, revocation and tenant. All \
+         three servers run all the time; the two that wait take next to nothing. The generator took up to {:.1} s of CPU \
+         time in a measurement: where that is all there was, the rate is its own, and the figure per server-CPU-second is \
+         the one to compare.\n\nNot measured here: writes (Redis would have to make them durable first), several cores, \
+         networks other than loopback, Redis with `io-threads` above one, memory beyond what fits into a cache of this size.",
+        busiest.fold(0.0, f64::max)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(tokens_per_cpu_s: f64) -> Figures {
+        Figures { tokens_per_s: 1e6, tokens_per_cpu_s, p50_us: 10, p99_us: 20, generator_cpu_s: 5.0 }
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let replaced = replace(&document, "new\n").unwrap();
+        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
+        assert_eq!(replace(&replaced, "new").unwrap(), replaced);
+        assert!(replace("no marks", "new").is_err());
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_alternation() {
+        let (of, to) = ([10.0, 40.0, 30.0].map(figures), [10.0, 20.0, 10.0].map(figures));
+        assert_eq!(ratio(&of, &to, |figures| figures.tokens_per_cpu_s), [2.0, 1.0, 3.0]);
+        let measured = vec![vec![of.to_vec(), to.to_vec(), of.to_vec()]; SHAPES.len()];
+        let text = write(&measured, "a machine", "7", "a command");
+        assert!(text.contains("| 1.00 (1.00 to 1.00) | 2.00 (1.00 to 3.00) |"), "{text}");
+        assert_eq!(text.matches("\n| deep").count(), 2);
+    }
+}
