@@ -12,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::checker::Truth;
 use crate::keyspace::KeySpace;
-use crate::layout::{GROUP_TOKENS, Role};
-use crate::peer::{CheckNo, Peer, Question, Reply, TokenBytes};
+use crate::layout::Role;
+use crate::peer::{CheckNo, Peer, Question, TokenBytes};
 use crate::picker::Picker;
 use crate::recorder::Sample;
 use crate::schedule::DueTimes;
@@ -21,9 +21,10 @@ use crate::trace::{Trace, Traced};
 use crate::workload::kind::{Ask, Kind};
 use crate::workload::{WhenFull, Workload};
 
+mod answer;
 mod slot;
 
-use self::slot::{Slot, Slots};
+use self::slot::Slots;
 
 /// Requests put on their way before answers are taken again.
 const SENDS_PER_TURN: usize = 256;
@@ -286,101 +287,6 @@ impl<'a> Engine<'a> {
         peer.ask(connection, id, &Question::Issue { role: Role::Live, subjects, fresh: &self.tokens })
     }
 
-    /// Checks an answer and records how long it took.
-    fn take(&mut self, at: Instant, id: u64, reply: &Reply<'_>) {
-        self.heard = at;
-        let Some(number) = self.slots.answered(id) else {
-            self.sample.wrong(|| format!("an answer to request {id:#x}, which nobody waits for"));
-            return;
-        };
-        let is_answer = self.check(number, reply);
-        let slot = self.slots.of(number);
-        if is_answer && slot.due >= self.from {
-            let counts = &mut self.sample.counts;
-            if at < self.until {
-                counts.achieved += 1;
-                counts.tokens += slot.probes.len() as u64;
-            }
-            let (kind, due, sent) = (slot.kind, slot.due, slot.at);
-            self.sample.record(kind, at.saturating_duration_since(due), at.saturating_duration_since(sent));
-        }
-        self.slots.release(number, at + self.shared.workload.think.0);
-    }
-
-    /// Whether the reply answers what was asked; notes what it says, and whether it is true.
-    fn check(&mut self, number: u32, reply: &Reply<'_>) -> bool {
-        let (slot, truth, sample) = (self.slots.of(number), &self.shared.truth, &mut self.sample);
-        match (slot.kind, reply) {
-            (Kind::Validate, Reply::Verdicts(verdicts)) if verdicts.len() == slot.probes.len() => {
-                for (probe, verdict) in slot.probes.iter().zip(*verdicts) {
-                    if !truth.is_right(*probe, *verdict) {
-                        sample.wrong(|| {
-                            let (role, number) = truth.layout.role(probe.position());
-                            let (ask, word) = (probe.ask(), verdict.word());
-                            format!("token {number} of those that are {role:?}, asked about as {ask:?}, was {word}")
-                        });
-                    }
-                }
-            }
-            (Kind::Issue, Reply::Issued(tokens)) => {
-                let wanted = usize::from(slot.tokens);
-                if tokens.len() != wanted || has_twins(tokens) {
-                    let count = tokens.len();
-                    sample.wrong(|| {
-                        format!("an issue of {wanted} tokens brought {count}, or two of them are one")
-                    });
-                }
-            }
-            (Kind::Revoke, Reply::Revoked(count)) => {
-                // One that was refused and is asked for again may have been carried out.
-                if *count != 1 && !(*count == 0 && slot.is_again) {
-                    sample.wrong(|| format!("a revoke of one token revoked {count}"));
-                }
-                truth.victim_is_dead(slot.number);
-            }
-            (Kind::RevokeSubject, Reply::Revoked(count)) => {
-                if *count != u64::from(GROUP_TOKENS) && !(*count == 0 && slot.is_again) {
-                    sample
-                        .wrong(|| format!("a revoke of a subject of {GROUP_TOKENS} tokens revoked {count}"));
-                }
-                truth.group_is_dead(slot.number);
-            }
-            (Kind::Consume, Reply::Consumed { verdict, uses_left }) => {
-                if !truth.consumed(slot.number, slot.before, *verdict, *uses_left) {
-                    sample.wrong(|| {
-                        let (word, number) = (verdict.word(), slot.number);
-                        format!("a consume of limited token {number} was {word} with {uses_left} uses left")
-                    });
-                }
-            }
-            (Kind::Renew, Reply::Renewed { expires_s }) => {
-                if !truth.renewed(slot.number, slot.before, *expires_s) {
-                    sample
-                        .wrong(|| format!("a renewal shortened the life of renewable token {}", slot.number));
-                }
-            }
-            (kind, Reply::Refused) => {
-                sample.counts.refused += 1;
-                self.note_refused(kind, number);
-                return false;
-            }
-            (kind, other) => {
-                sample.error(|| format!("a {} was answered: {}", kind.name(), words(other)));
-                self.note_refused(kind, number);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// What was not done has to be done another time: until then both answers are right.
-    fn note_refused(&mut self, kind: Kind, slot: u32) {
-        let slot: &Slot = self.slots.of(slot);
-        if matches!(kind, Kind::Revoke | Kind::RevokeSubject) && self.again.len() < AGAIN_MAX {
-            self.again.push_back((kind, slot.number));
-        }
-    }
-
     /// Notes what was due and never sent, once the phase is over: it has waited until now, and waits on.
     pub(crate) fn note_unsent(&mut self) {
         let Some(due) = self.due.take() else { return };
@@ -394,20 +300,6 @@ impl<'a> Engine<'a> {
     /// Notes what was sent and will not be answered any more.
     pub(crate) fn note_unanswered(&mut self) {
         self.sample.counts.unanswered += self.slots.under_way() as u64;
-    }
-}
-
-fn has_twins(tokens: &[TokenBytes]) -> bool {
-    // A few tokens at most in all workloads but those that fill: comparing each with its next finds a server that repeats.
-    tokens.windows(2).any(|pair| pair[0] == pair[1]) || tokens.contains(&[0; 32])
-}
-
-fn words(reply: &Reply<'_>) -> String {
-    match reply {
-        Reply::Failed(words) => words.clone(),
-        Reply::Verdicts(verdicts) => format!("{} verdicts", verdicts.len()),
-        Reply::Issued(tokens) => format!("{} tokens", tokens.len()),
-        other => format!("{other:?}"),
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jeton_core::verdict::Verdict;
 
 use super::*;
-use crate::layout::{Layout, USES};
+use crate::layout::{GROUP_TOKENS, Layout, USES};
+use crate::peer::Reply;
 use crate::schedule::{Pace, Profile};
 use crate::workload::{Arrivals, Asks, Mix, Schedule, Span};
 
