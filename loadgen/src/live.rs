@@ -133,6 +133,9 @@ impl View for Terminal {
     }
 
     fn end(&mut self) {
+        for line in self.lines.iter().chain([&self.progress]) {
+            line.finish_and_clear();
+        }
         let _ = self.bars.clear();
     }
 }

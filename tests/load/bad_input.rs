@@ -188,3 +188,23 @@ fn a_rate_that_nobody_can_keep_is_not_called_the_servers() {
     let is_told = ["the generator is the limit: ", "the server did not keep up: "];
     assert!(is_told.iter().any(|words| said.contains(words)), "{said}");
 }
+
+#[test]
+fn a_run_that_is_interrupted_tells_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    let flags =
+        ["run", "--json", "--tokens", "1000", "--duration", "60s", "--warm-up", "0s", "--rate", "200"];
+    let running = command(dir.path(), &flags)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = running.wait_with_output().unwrap();
+    assert_refused(&output, "interrupted: these are the figures until then");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(summary["achieved_per_s"].as_f64().unwrap() > 0.0, "{summary}");
+}

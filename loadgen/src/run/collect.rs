@@ -1,12 +1,16 @@
 //! Collecting: what workers say interval by interval becomes rows, and one whole.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::live::View;
 use crate::measure::{cpu_of, own_cpu, rss_of, wall};
@@ -86,6 +90,8 @@ impl Used {
 
 struct Collector<'a> {
     crew: &'a Crew,
+    /// Somebody has asked this process to end. Asked again, it ends at once.
+    interrupted: Arc<AtomicBool>,
     pid: Option<u32>,
     from: Instant,
     /// Intervals of which some workers have not spoken yet: the sum so far, and how many have.
@@ -101,6 +107,12 @@ struct Collector<'a> {
 /// Runs the workers of a crew to their end.
 pub(crate) fn collect(crew: &Crew, server: &Server, view: &mut dyn View) -> anyhow::Result<Outcome> {
     let workload = &crew.shared.workload;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: a flag that is set already lets the process end.
+        flag::register_conditional_shutdown(signal, 2, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
     let (say, said) = bounded(WAITING_MAX);
     let (give_back, spare) = bounded(WAITING_MAX);
     std::thread::scope(|scope| {
@@ -115,7 +127,7 @@ pub(crate) fn collect(crew: &Crew, server: &Server, view: &mut dyn View) -> anyh
         }
         drop(say);
         crew.barrier.wait();
-        let mut collector = Collector::new(crew, server.pid());
+        let mut collector = Collector::new(crew, server.pid(), interrupted);
         collector.listen(&said, &give_back, view)
     })
 }
@@ -126,15 +138,16 @@ fn share(connections: u16, workers: u16, number: u16) -> u16 {
 }
 
 impl<'a> Collector<'a> {
-    fn new(crew: &'a Crew, pid: Option<u32>) -> Self {
+    fn new(crew: &'a Crew, pid: Option<u32>, interrupted: Arc<AtomicBool>) -> Self {
         let (from, _) = crew.window();
         let workers = usize::from(crew.shared.workload.workers);
         // What was used while warming up is not counted.
-        while Instant::now() < from && !crew.stop.load(Relaxed) {
-            std::thread::sleep((from - Instant::now()).min(Duration::from_millis(50)));
+        while Instant::now() < from && !crew.stop.load(Relaxed) && !interrupted.load(Relaxed) {
+            std::thread::sleep(from.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
         Self {
             crew,
+            interrupted,
             pid,
             from,
             open: BTreeMap::new(),
@@ -170,6 +183,10 @@ impl<'a> Collector<'a> {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if failed.is_none() && self.interrupted.load(Relaxed) {
+                failed = Some(anyhow::anyhow!("interrupted: these are the figures until then"));
+                self.crew.stop.store(true, Relaxed);
             }
             if failed.is_none() && self.pid.is_some_and(|pid| cpu_of(pid).is_none()) {
                 failed = Some(anyhow::anyhow!("the server's process is gone"));
