@@ -287,8 +287,9 @@ impl<'a> Engine<'a> {
         peer.ask(connection, id, &Question::Issue { role: Role::Live, subjects, fresh: &self.tokens })
     }
 
-    /// Notes what was due and never sent, once the phase is over: it has waited until now, and waits on.
+    /// Ends the phase, now if not before, and notes what was due and never sent: it has waited until now, and waits on.
     pub(crate) fn note_unsent(&mut self) {
+        self.until = self.until.min((self.clock)());
         let Some(due) = self.due.take() else { return };
         for (at, count) in due.left(self.until, WAITING_GROUPS) {
             self.sample.counts.offered += count;

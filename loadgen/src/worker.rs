@@ -126,11 +126,15 @@ impl Worker<'_> {
         for interval in 0..self.intervals() {
             let end = until.min(from + self.crew.interval * (interval as u32 + 1));
             let result = self.ask_until(engine, peer, end);
-            if interval + 1 == self.intervals() {
+            let is_stopped = self.crew.stop.load(Relaxed);
+            if is_stopped || interval + 1 == self.intervals() {
                 engine.note_unsent();
             }
             self.hand_over(engine, interval);
             result?;
+            if is_stopped {
+                break;
+            }
         }
         self.drain(engine, peer)
     }

@@ -334,3 +334,22 @@ fn who_thinks_asks_less() {
     // Two that think for 10 ms after each answer of a tenth of a millisecond or two.
     assert!(sample.counts.achieved.abs_diff(394) < 8, "{}", sample.counts.achieved);
 }
+
+#[test]
+fn a_run_that_ends_early_was_offered_what_was_due_by_then() {
+    let workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1_000);
+    let (clock, began) = (Rc::new(Cell::new(Instant::now())), Instant::now());
+    clock.set(began);
+    let now = || clock.get();
+    let layout = Layout::new(&workload);
+    let keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
+    let shared = Arc::new(Shared { workload, keys, truth: Truth::new(layout), trace: None });
+    let mut engine = Engine::new(shared, 0, 1, &now);
+    let profile = Profile::new(&Schedule::Fixed(1_000), Duration::from_secs(60)).unwrap();
+    let due = DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1);
+    engine.begin(Some(due), began, began + Duration::from_secs(60));
+    clock.set(began + 500 * MS);
+    engine.note_unsent();
+    assert_eq!((engine.sample.counts.offered, engine.sample.counts.not_sent), (500, 500));
+    assert!(engine.sample.all_latency().max().abs_diff(500_000) < 1_000);
+}
