@@ -249,22 +249,25 @@ impl<'a> Engine<'a> {
         let probes = &mut self.slots.of(slot).probes;
         for _ in 0..batch {
             let probe = self.picker.probe(&shared.truth);
-            let mut token = *shared.keys.at(probe.position());
             let check = match probe.ask() {
                 Ask::Granted => CheckNo::Granted,
                 Ask::Forbidden => CheckNo::Forbidden,
                 _ => CheckNo::Nothing,
             };
+            has_checks |= check != CheckNo::Nothing;
+            probes.push(probe);
+            self.checks.push(check as u16);
+        }
+        // All places are known before the first is read: the processor fetches them beside one another, and not each
+        // once the last has come. This is where a third of the generator's time went.
+        self.tokens.extend(probes.iter().map(|probe| *shared.keys.at(probe.position())));
+        for (token, probe) in self.tokens.iter_mut().zip(probes) {
             match probe.ask() {
                 // That another token has the id of this one but for a bit is as likely as guessing one.
                 Ask::Unknown => token[0] ^= 0x80,
                 Ask::WrongSecret => token[31] ^= 1,
                 _ => {}
             }
-            has_checks |= check != CheckNo::Nothing;
-            probes.push(probe);
-            self.tokens.push(token);
-            self.checks.push(check as u16);
         }
         let connection = self.slots.connection(slot);
         let checks = has_checks.then_some(&self.checks[..]);

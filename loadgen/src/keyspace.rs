@@ -6,7 +6,7 @@
 mod saved;
 
 use anyhow::Context as _;
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 pub(crate) use self::saved::Saved;
 use crate::layout::GROUP_TOKENS;
@@ -29,6 +29,8 @@ impl KeySpace {
     /// Room for `tokens` tokens of so many subjects, in memory that the system may page out.
     pub(crate) fn new(tokens: u32, subjects: u32, tag: String) -> anyhow::Result<Self> {
         let map = MmapMut::map_anon(tokens as usize * 32).context("memory for the tokens")?;
+        // Tokens are read at random: with small pages nearly each read has to look for its page first. Best effort.
+        let _ = map.advise(Advice::HugePage);
         let most = subjects.min(NAMES_MAX);
         // One issue's worth more than there are, so that any stretch of them begins anywhere.
         let beyond = u32::from(crate::workload::ISSUE_BATCH_MAX);

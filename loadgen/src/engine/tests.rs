@@ -353,3 +353,76 @@ fn a_run_that_ends_early_was_offered_what_was_due_by_then() {
     assert_eq!((engine.sample.counts.offered, engine.sample.counts.not_sent), (500, 500));
     assert!(engine.sample.all_latency().max().abs_diff(500_000) < 1_000);
 }
+
+/// Answers everything with as many `valid` as were asked for, without memory.
+struct Quiet {
+    waiting: VecDeque<(u64, usize)>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Peer for Quiet {
+    fn identity(&self) -> String {
+        String::new()
+    }
+
+    fn connections(&self) -> usize {
+        1
+    }
+
+    fn is_ready(&self, _connection: usize) -> bool {
+        true
+    }
+
+    fn ask(&mut self, _connection: usize, id: u64, question: &Question<'_>) -> anyhow::Result<()> {
+        let Question::Validate { tokens, .. } = question else { anyhow::bail!("only validates") };
+        self.waiting.push_back((id, tokens.len()));
+        Ok(())
+    }
+
+    fn turn(&mut self, take: &mut dyn FnMut(Instant, u64, Reply<'_>)) -> anyhow::Result<bool> {
+        while let Some((id, count)) = self.waiting.pop_front() {
+            take(Instant::now(), id, Reply::Verdicts(&self.verdicts[..count]));
+        }
+        Ok(true)
+    }
+
+    fn wait(&mut self, _until: Instant) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn reconnect(&mut self, _connection: usize) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn lacks(&self, _kind: Kind) -> bool {
+        false
+    }
+
+    fn has_checks(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_request_takes_no_memory() {
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1);
+    (workload.schedule, workload.validate) = (Schedule::Closed, Asks { live: 100.0, ..Asks::none() });
+    (workload.connections, workload.in_flight) = (1, 16);
+    let layout = Layout::new(&workload);
+    let keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
+    let shared = Arc::new(Shared { workload, keys, truth: Truth::new(layout), trace: None });
+    let mut peer = Quiet { waiting: VecDeque::with_capacity(16), verdicts: vec![Verdict::Valid; 8] };
+    let clock = Instant::now;
+    let mut engine = Engine::new(shared, 0, 1, &clock);
+    engine.begin(None, Instant::now(), Instant::now() + Duration::from_secs(3_600));
+    engine.turn(&mut peer).unwrap();
+    let measured = allocation_counter::measure(|| {
+        for _ in 0..1_000 {
+            engine.turn(&mut peer).unwrap();
+        }
+    });
+    assert_eq!(measured.count_total, 0, "{} bytes", measured.bytes_total);
+    // As many as fit into a turn while answers come at once.
+    assert!(engine.sample.counts.achieved > 10_000, "{}", engine.sample.counts.achieved);
+    assert_eq!(engine.sample.counts.wrong_replies, 0);
+}
