@@ -21,6 +21,12 @@ fn nothing_listens() {
     let flags = ["run", "--json", "--connect", "127.0.0.1:9", "--identity", identity.to_str().unwrap()];
     assert_refused(&load(dir.path(), &flags), "nobody answers at 127.0.0.1:9");
     assert_refused(&short(dir.path(), &["--peer", "redis://127.0.0.1:9"]), "nobody answers at 127.0.0.1:9");
+    std::fs::write(dir.path().join("list"), "a-token\n").unwrap();
+    let url = ["--peer", "http://127.0.0.1:9/introspect", "-w", "introspection"];
+    let with_list = [&url[..], &["--token-list", "list"]].concat();
+    assert_refused(&short(dir.path(), &with_list), "nobody answers at 127.0.0.1:9");
+    assert_refused(&short(dir.path(), &url), "give it active ones, --token-list");
+    assert_refused(&short(dir.path(), &["--peer", "gopher://here"]), "is none of redis://, rediss://");
     assert_refused(&short(dir.path(), &["--connect", "nowhere", "--identity", "."]), "nowhere is no address");
     assert_refused(&short(dir.path(), &["--server-pid", "4194305"]), "there is no process 4194305");
 }

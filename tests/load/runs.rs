@@ -25,6 +25,16 @@ fn every_named_workload_is_answered_rightly() {
 }
 
 #[test]
+fn resources_are_checked_in_frames_of_every_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    for batch in ["1", "2", "3", "64"] {
+        let asks = ["--asks", "live=20,granted=40,forbidden=40", "--mix", "validate=100", "--batch", batch];
+        summary(&short(dir.path(), &asks));
+    }
+}
+
+#[test]
 fn a_run_without_flags_but_its_length_leaves_a_report() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(dir.path());
