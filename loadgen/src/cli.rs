@@ -53,12 +53,12 @@ impl Arguments {
             Command::Report(report) => report.run(),
             Command::Workloads { name: None } => {
                 for (name, workload, _) in library::all() {
-                    println!("{name:<20} {}", workload.about);
+                    tell!("{name:<20} {}", workload.about)?;
                 }
                 Ok(true)
             }
             Command::Workloads { name: Some(name) } => {
-                print!("{}", toml::to_string(&library::named(&name)?)?);
+                tell!("{}", toml::to_string(&library::named(&name)?)?.trim_end())?;
                 Ok(true)
             }
         }

@@ -7,6 +7,11 @@
 //!
 //! Knows neither Jeton's engine nor its log.
 
+/// Prints a line to standard output, or says why it cannot.
+macro_rules! tell {
+    ($($words:tt)*) => { crate::output::tell(format_args!($($words)*)) };
+}
+
 mod checker;
 mod cli;
 mod compare;
@@ -17,6 +22,7 @@ mod layout;
 mod live;
 mod machine;
 mod measure;
+mod output;
 mod peer;
 mod picker;
 mod propagation;
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
     match cli::Arguments::parse().run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
+        Err(error) if output::is_unread(&error) => ExitCode::from(2),
         Err(error) => {
             eprintln!("jeton-load: {error:#}");
             ExitCode::from(2)

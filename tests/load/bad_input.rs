@@ -164,6 +164,9 @@ fn what_cannot_be_written_is_found_out_before_the_run() {
         "the token file file/tokens cannot be written",
     );
     assert_refused(&load(dir.path(), &["compare", "file/base.json"]), "the baseline file/base.json: ");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let told = command(dir.path(), &["workloads"]).stdout(full).output().unwrap();
+    assert_refused(&told, "standard output cannot be written: No space left on device");
     std::fs::write(dir.path().join("run.json"), "{}").unwrap();
     assert_refused(&load(dir.path(), &["report", "run.json"]), "run.json is no run.json of jeton-load");
 }

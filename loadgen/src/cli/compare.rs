@@ -66,7 +66,7 @@ impl Compare {
         };
         check_alike(&runs, &[])?;
         Baseline::new(runs).write(path)?;
-        println!("{} is the baseline: compare with it by the same command", path.display());
+        tell!("{} is the baseline: compare with it by the same command", path.display())?;
         Ok(true)
     }
 
@@ -109,23 +109,27 @@ impl Compare {
         }
         let compared = compare(before, after, self.threshold);
         if self.json {
-            println!("{}", serde_json::to_string(&compared)?);
+            tell!("{}", serde_json::to_string(&compared)?)?;
         } else {
-            compared.iter().for_each(print);
+            compared.iter().try_for_each(print)?;
         }
         let has_regressed = compared.iter().any(|figure| figure.change == Change::Regressed);
         Ok(!(has_regressed && self.fail_on_regression))
     }
 }
 
-fn print(figure: &Compared) {
+fn print(figure: &Compared) -> anyhow::Result<()> {
     let word = match figure.change {
         Change::Improved => "improved",
         Change::Regressed => "regressed",
         Change::Noise => "noise",
     };
-    println!(
+    tell!(
         "{:<24} {:>14.0} {:>14.0} {:>+8.1} %   {word:<10} (p = {:.3})",
-        figure.figure, figure.before, figure.after, figure.percent, figure.p
-    );
+        figure.figure,
+        figure.before,
+        figure.after,
+        figure.percent,
+        figure.p
+    )
 }

@@ -45,17 +45,17 @@ impl Propagation {
         let mut peer = server.connect(self.watchers + 1, 1)?;
         let seen = measure(peer.as_mut(), &shared.keys, &shared.truth, self.revokes)?;
         if self.output.json {
-            println!("{}", serde_json::to_string(&seen)?);
+            tell!("{}", serde_json::to_string(&seen)?)?;
         } else {
             let line = |name, it: Quantiles| {
-                println!("{name:<42} p50 {}, p99 {}, max {}", time(it.p50), time(it.p99), time(it.max));
+                tell!("{name:<42} p50 {}, p99 {}, max {}", time(it.p50), time(it.p99), time(it.max))
             };
-            println!("{} revokes, {} connections that watch", seen.revokes, seen.watchers);
-            line("from the revoke to its acknowledgement", seen.acknowledged_us);
-            line("from the revoke to the first denial", seen.first_denied_us);
-            line("from the acknowledgement to the last valid", seen.last_valid_us);
-            println!("after {} of them nobody was told valid any more at all", seen.none_after);
-            println!("valid to a validate sent after the acknowledgement: {}", seen.wrong_replies);
+            tell!("{} revokes, {} connections that watch", seen.revokes, seen.watchers)?;
+            line("from the revoke to its acknowledgement", seen.acknowledged_us)?;
+            line("from the revoke to the first denial", seen.first_denied_us)?;
+            line("from the acknowledgement to the last valid", seen.last_valid_us)?;
+            tell!("after {} of them nobody was told valid any more at all", seen.none_after)?;
+            tell!("valid to a validate sent after the acknowledgement: {}", seen.wrong_replies)?;
         }
         if let Some(folder) = folder {
             folder.write("propagation.json", &serde_json::to_vec_pretty(&seen)?)?;

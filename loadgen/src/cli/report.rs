@@ -22,7 +22,7 @@ impl Report {
         let records = self.runs.iter().map(|path| files::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
         std::fs::write(&self.out, page::runs(&records))
             .with_context(|| format!("{} cannot be written", self.out.display()))?;
-        println!("{}", self.out.display());
+        tell!("{}", self.out.display())?;
         Ok(true)
     }
 }

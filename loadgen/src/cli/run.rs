@@ -67,9 +67,9 @@ pub(crate) fn run_and_tell(
     let outcome = prepared.run(server, view.as_mut())?;
     let record = Record::new(workload, server.to_string(), prepared.fill_per_s, &outcome);
     if output.json {
-        println!("{}", serde_json::to_string(&record.summary)?);
+        tell!("{}", serde_json::to_string(&record.summary)?)?;
     } else {
-        print_text(&record);
+        print_text(&record)?;
     }
     for warning in warnings(&record) {
         eprintln!("jeton-load: {warning}");

@@ -116,15 +116,15 @@ impl Saturate {
     fn tell(&self, saturation: &Saturation) -> anyhow::Result<()> {
         let goals = saturation.slos.join(" and ");
         if self.output.json {
-            println!("{}", serde_json::to_string(saturation)?);
+            tell!("{}", serde_json::to_string(saturation)?)?;
         } else {
             match (saturation.rate, saturation.tokens_per_s) {
                 (Some(rate), Some(tokens)) => {
-                    println!(
+                    tell!(
                         "{rate} requests/s ({tokens:.0} tokens/s) is the highest rate at which {goals} held"
-                    );
+                    )?;
                 }
-                _ => println!("no rate was found at which {goals} held"),
+                _ => tell!("no rate was found at which {goals} held")?,
             }
         }
         if saturation.is_generator_the_limit {

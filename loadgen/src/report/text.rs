@@ -21,13 +21,13 @@ pub(crate) fn grouped(number: f64) -> String {
 }
 
 /// Prints the figures.
-pub(crate) fn print_text(record: &Record) {
+pub(crate) fn print_text(record: &Record) -> anyhow::Result<()> {
     let (summary, detail) = (&record.summary, &record.detail);
-    println!("target        {}", summary.target);
+    tell!("target        {}", summary.target)?;
     if let Some(fill) = detail.fill_per_s {
-        println!("filled        at {} tokens/s", grouped(fill));
+        tell!("filled        at {} tokens/s", grouped(fill))?;
     }
-    println!(
+    tell!(
         "requests      {}/s of {}/s offered; {} refused, {} not sent, {} unanswered, {} errors",
         grouped(summary.achieved_per_s),
         grouped(summary.offered_per_s),
@@ -35,37 +35,37 @@ pub(crate) fn print_text(record: &Record) {
         detail.not_sent,
         detail.unanswered,
         summary.errors
-    );
-    println!(
+    )?;
+    tell!(
         "validated     {} tokens/s, {} per server-CPU-second",
         grouped(summary.tokens_per_s),
         summary.tokens_per_server_cpu_s.map_or("-".to_owned(), grouped)
-    );
-    println!(
+    )?;
+    tell!(
         "CPU           server {}, generator {:.2} s, in {:.1} s; the busiest worker {:.0} % of the time",
         optional(summary.server_cpu_s, " s"),
         summary.generator_cpu_s,
         detail.seconds,
         detail.generator_busiest * 100.0
-    );
+    )?;
     let mib = summary.server_rss_bytes.map(|bytes| bytes as f64 / 1_048_576.0);
-    println!("server RSS    {}", optional(mib, " MiB"));
-    println!(
+    tell!("server RSS    {}", optional(mib, " MiB"))?;
+    tell!(
         "latency       from when a request was to be sent; in brackets the service time, from when it was"
-    );
+    )?;
     let all = [("all", summary.latency_us, summary.service_us)];
     let kinds = detail.kinds.iter().map(|of| (of.kind.as_str(), of.latency_us, of.service_us));
     for (name, latency, service) in all.into_iter().chain(kinds.filter(|_| detail.kinds.len() > 1)) {
         let both = |latency, service| format!("{} ({})", time(latency), time(service));
-        println!(
+        tell!(
             "{name:<13} p50 {}, p99 {}, p99.9 {}, max {}",
             both(latency.p50, service.p50),
             both(latency.p99, service.p99),
             both(latency.p99_9, service.p99_9),
             both(latency.max, service.max),
-        );
+        )?;
     }
-    println!("wrong replies {}", summary.wrong_replies);
+    tell!("wrong replies {}", summary.wrong_replies)
 }
 
 /// What a reader must know to make sense of the figures, a line each.
