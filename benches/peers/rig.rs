@@ -180,12 +180,16 @@ impl Rig {
         let cpu = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let load = std::fs::read_to_string("/proc/loadavg")?;
+        let load: f64 =
+            load.split(' ').next().and_then(|text| text.parse().ok()).context("a load average")?;
+        let cores = std::thread::available_parallelism()?;
+        // A server, a generator, and one of each that has just ended.
+        let is_busy = load > 4.0;
         Ok(format!(
-            "{}, {} cores, Linux {}, load average {} at the end",
+            "{}, {cores} cores, Linux {}, load average {load} at the end{}",
             cpu.map_or("unknown", |(_, name)| name),
-            std::thread::available_parallelism()?,
             kernel.trim(),
-            load.split(' ').next().unwrap_or("?")
+            if is_busy { ": **busy with other work**, so take these for no more than ratios" } else { "" },
         ))
     }
 
