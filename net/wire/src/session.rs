@@ -5,6 +5,7 @@
 //! they belong to. The rights of the caller are looked up anew for every request.
 
 mod dispatch;
+mod gather;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,7 @@ use jeton_core::numbers::Sequence;
 use jeton_core::outcome::{Rejection, Reply};
 use jeton_core::verdict::Answer;
 
+use self::gather::Gathered;
 use crate::doors::{DoorReply, Submit, Ticket, Validate};
 use crate::error::WireError;
 use crate::frame::{REQUEST_BYTES_MAX, split};
@@ -105,6 +107,8 @@ pub struct Session {
     /// Of the frames in `delayed`.
     delayed_bytes: usize,
     answers: Vec<Answer>,
+    /// Tokens of several frames, kept for its memory.
+    tokens: Vec<[u8; 32]>,
     tally: Tally,
     refusing: Refusing,
 }
@@ -122,6 +126,7 @@ impl Session {
             delayed: Vec::new(),
             delayed_bytes: 0,
             answers: Vec::new(),
+            tokens: Vec::new(),
             tally: Tally::default(),
             refusing: Refusing::Nothing,
         }
@@ -232,25 +237,51 @@ impl Session {
         next_ticket: &mut Ticket,
         out: &mut Vec<u8>,
     ) -> Result<&'d [u8], WireError> {
+        let mut gathered = Gathered::default();
+        let result = self.handle_each(stream, &mut data, now_ms, doors, next_ticket, &mut gathered, out);
+        self.validate_gathered(&mut gathered, doors, out);
+        result.map(|()| data)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a request may need, and where answers go")]
+    fn handle_each<'d, D: Validate + Submit>(
+        &mut self,
+        stream: u64,
+        data: &mut &'d [u8],
+        now_ms: u64,
+        doors: &D,
+        next_ticket: &mut Ticket,
+        gathered: &mut Gathered<'d>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), WireError> {
         while let Some((frame, length)) = split(data, REQUEST_BYTES_MAX)? {
             let request = Request::decode(&frame)?;
             self.tally.requests += 1;
+            // Answers are given in the order of the requests.
+            let is_for_now = self.has_greeted
+                && matches!(&request, Request::Validate(validate) if validate.min_sequence <= doors.published()
+                    && gathered.has_room(validate));
+            if !is_for_now {
+                self.validate_gathered(gathered, doors, out);
+            }
             if !self.has_greeted {
                 self.greet(&request, frame.request, doors, out)?;
-            } else if let Request::Validate(validate) = &request {
+            } else if let Request::Validate(validate) = request {
                 if validate.min_sequence > doors.published() {
-                    self.delay(stream, validate, frame.request, &data[..length], now_ms, out);
+                    self.delay(stream, &validate, frame.request, &data[..length], now_ms, out);
+                } else if gathered.has_room(&validate) {
+                    gathered.add(frame.request, validate);
                 } else {
-                    self.validate(validate, frame.request, doors, out);
+                    self.validate(&validate, frame.request, doors, out);
                 }
             } else {
                 let owed_bytes = answer_bytes_max(&request);
                 let from = Waiting { stream: Some(stream), request: frame.request, owed_bytes };
                 self.dispatch(from, request, doors, next_ticket, out);
             }
-            data = &data[length..];
+            *data = &data[length..];
         }
-        Ok(data)
+        Ok(())
     }
 
     fn delay(

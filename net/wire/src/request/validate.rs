@@ -100,14 +100,32 @@ impl<'a> ValidateRequest<'a> {
         self.indexes.is_none().then_some(check)
     }
 
+    /// Whether the tokens are only asked to be live.
+    #[must_use]
+    pub fn asks_for_nothing_else(&self) -> bool {
+        self.check_count == 0
+    }
+
+    /// Appends the check of each token, whether or not they name their own.
+    pub fn add_checks(&self, into: &mut ChecksBuffer<'a>) {
+        match self.check_for_all() {
+            Some(check) => into.extend(std::iter::repeat_n(check, self.tokens.len())),
+            None => self.add_checks_of_each(into),
+        }
+    }
+
     /// The check of each token, for a request in which each names its own.
     pub fn checks_of_each(&self, into: &mut ChecksBuffer<'a>) {
+        into.clear();
+        self.add_checks_of_each(into);
+    }
+
+    fn add_checks_of_each(&self, into: &mut ChecksBuffer<'a>) {
         let mut table = Vec::with_capacity(usize::from(self.check_count));
         // It decoded when the request did.
         let _ = self.each_check(|check| table.push(check));
         let named =
             self.indexes.unwrap_or_default().iter().map(|index| usize::from(u16::from_le_bytes(*index)));
-        into.clear();
         into.extend(named.filter_map(|index| table.get(index).copied()));
     }
 }

@@ -121,7 +121,7 @@ impl Session {
         response.encode(from.request, out);
     }
 
-    fn refuse(&mut self, request: u64, out: &mut Vec<u8>) {
+    pub(super) fn refuse(&mut self, request: u64, out: &mut Vec<u8>) {
         self.tally.not_allowed += 1;
         Response::NotAllowed.encode(request, out);
     }

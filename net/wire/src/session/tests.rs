@@ -1,7 +1,8 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use jeton_core::check::Checks;
+use jeton_core::check::{Check, Checks};
+use jeton_core::claims::ResourceQuery;
 use jeton_core::command::{Command, RevokeTarget, Submission};
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::{ClaimsNo, ClientNo, LogId, Partition, SubjectNo, TenantNo};
@@ -444,4 +445,51 @@ fn validates_that_wait_for_an_event_are_bounded_in_bytes() {
     assert_eq!(waiting, DELAYED_BYTES_MAX / frame.len());
     bench.session.handle_timeout(bench.now_ms + WAIT_MS, Sequence(0), |_, _| {}).unwrap();
     assert!(bench.give(&frame).unwrap().is_empty(), "there is room again");
+}
+
+#[test]
+fn validates_that_come_together_are_asked_together_and_answered_each() {
+    let mut bench = Bench::greeted(Doors::default());
+    let (live, access) = (Check::default(), ResourceQuery::new("read", "a/b").ok());
+    let granted = Check { access, ..Check::default() };
+    let tokens: Vec<[u8; 32]> = (0..100).map(|at| [at; 32]).collect();
+    let mut frames = Vec::new();
+    let mut expected = Vec::new();
+    let mut add = |frames: &mut Vec<u8>, id: u64, range: std::ops::Range<usize>, checks: &[Check<'_>]| {
+        encode_validate(id, &tokens[range.clone()], checks, None, Sequence(0), id.is_multiple_of(2), frames);
+        expected.push((id, range.len()));
+    };
+    add(&mut frames, 1, 0..1, &[live]);
+    add(&mut frames, 2, 1..4, &[granted]);
+    add(&mut frames, 3, 4..5, &[]);
+    Request::Ping.encode(4, &mut frames);
+    add(&mut frames, 5, 5..45, &[]);
+    add(&mut frames, 6, 45..95, &[]); // no room beside the one before
+    add(&mut frames, 7, 95..96, &[]);
+    add(&mut frames, 8, 0..100, &[]); // more than are gathered at all
+    add(&mut frames, 9, 96..97, &[]);
+    let answered = bench.give(&frames).unwrap();
+    let ids: Vec<u64> = answered.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8, 9], "in order");
+    for (id, count) in expected {
+        let Some((_, Response::Answers { answers, .. })) = answered.iter().find(|(of, _)| *of == id) else {
+            panic!("{id} has no answers");
+        };
+        assert_eq!(answers.len(), count, "frame {id}");
+    }
+    let tally = bench.session.take_tally();
+    assert_eq!((tally.requests, tally.tokens), (10, 197));
+}
+
+#[test]
+fn what_was_asked_before_a_frame_that_is_none_is_answered() {
+    let mut bench = Bench::greeted(Doors::default());
+    let mut frames = Vec::new();
+    encode_validate(1, &[[1; 32]], &[], None, Sequence(0), false, &mut frames);
+    encode_validate(2, &[[2; 32]], &[], None, Sequence(0), false, &mut frames);
+    frames.extend_from_slice(&[0, 0, 0, 0, 0x77, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    let mut out = Vec::new();
+    let result = bench.session.handle_data(0, &frames, 1_000, &bench.doors, &mut bench.next_ticket, &mut out);
+    assert!(result.is_err());
+    assert_eq!(responses(&out).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2]);
 }

@@ -1,0 +1,88 @@
+//! Validates that come together are looked up together.
+//!
+//! A lookup waits for memory, several for little longer than one, if all of them are asked for first. A client that sends a
+//! frame for each token, with hundreds in flight, is served at nearly the price of one that sends few frames with many.
+
+use jeton_core::check::{Check, Checks};
+use jeton_core::rights::Rights;
+use jeton_core::verdict::Verdict;
+
+use super::Session;
+use crate::doors::Validate;
+use crate::request::ValidateRequest;
+use crate::response::encode_answers;
+
+/// Tokens that are gathered at most: what the view looks up at a time.
+const TOKENS_MAX: usize = 64;
+
+/// Validates of one read of a stream, in order, of which none was answered yet.
+#[derive(Default)]
+pub(super) struct Gathered<'d> {
+    frames: Vec<(u64, ValidateRequest<'d>)>,
+    tokens: usize,
+}
+
+impl<'d> Gathered<'d> {
+    /// Whether this one has room beside the others.
+    pub(super) fn has_room(&self, request: &ValidateRequest<'_>) -> bool {
+        self.tokens + request.tokens.len() <= TOKENS_MAX
+    }
+
+    pub(super) fn add(&mut self, id: u64, request: ValidateRequest<'d>) {
+        self.tokens += request.tokens.len();
+        self.frames.push((id, request));
+    }
+}
+
+impl Session {
+    /// Answers what was gathered, in order.
+    pub(super) fn validate_gathered<D: Validate>(
+        &mut self,
+        gathered: &mut Gathered<'_>,
+        doors: &D,
+        out: &mut Vec<u8>,
+    ) {
+        match gathered.frames.as_slice() {
+            [] => return,
+            [(id, request)] => self.validate(request, *id, doors, out),
+            frames => self.validate_frames(frames, doors, out),
+        }
+        gathered.frames.clear();
+        gathered.tokens = 0;
+    }
+
+    fn validate_frames<D: Validate>(
+        &mut self,
+        frames: &[(u64, ValidateRequest<'_>)],
+        doors: &D,
+        out: &mut Vec<u8>,
+    ) {
+        let caller = doors.caller(&self.identity);
+        if !caller.may_somewhere(Rights::VALIDATE) {
+            frames.iter().for_each(|(id, _)| self.refuse(*id, out));
+            return;
+        }
+        // Before the answers: they rest on at least this.
+        let published = doors.published();
+        self.tokens.clear();
+        frames.iter().for_each(|(_, request)| self.tokens.extend_from_slice(request.tokens));
+        self.answers.clear();
+        if frames.iter().all(|(_, request)| request.asks_for_nothing_else()) {
+            let live = Check::default();
+            doors.validate(&caller, &self.tokens, Checks::Same(&live), &mut self.answers);
+        } else {
+            let mut checks = Vec::with_capacity(self.tokens.len());
+            frames.iter().for_each(|(_, request)| request.add_checks(&mut checks));
+            doors.validate(&caller, &self.tokens, Checks::Each(&checks), &mut self.answers);
+        }
+        self.tally.tokens += self.tokens.len() as u64;
+        self.tally.valid +=
+            self.answers.iter().filter(|answer| answer.verdict == Verdict::Valid).count() as u64;
+        let mut rest = self.answers.as_slice();
+        for (id, request) in frames {
+            let (answers, behind) = rest.split_at(request.tokens.len());
+            encode_answers(*id, published, answers, request.with_subjects, out);
+            rest = behind;
+        }
+    }
+}
