@@ -1,6 +1,9 @@
 //! The client: what can be asked, and how patiently.
 
 mod asking;
+mod validate;
+
+pub use validate::{Consistency, ValidateCounts};
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,28 +19,16 @@ use jeton_core::time::Seconds;
 use jeton_core::token::{Token, TokenId};
 use jeton_core::verdict::Answer;
 use jeton_wire::doors::SnapshotTaken;
-use jeton_wire::request::{Request, encode_validate};
+use jeton_wire::request::Request;
 use jeton_wire::response::{HelloAck, Response};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::link::{Link, endpoint};
+use crate::gather::Gather;
+use crate::pool::Pool;
 use crate::{Check, Error, Name};
-
-/// Tokens in one frame of a batch.
-const FRAME_TOKENS: usize = 512;
-/// What the answers of a validate must rest on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// On what the server has published, which is everything it has acknowledged.
-    #[default]
-    Latest,
-    /// On this event at least.
-    AtLeast(Sequence),
-    /// On everything that this client was told of, by whatever server.
-    ReadYourWrites,
-}
 
 /// Tokens that were issued.
 #[derive(Clone, Debug)]
@@ -72,19 +63,32 @@ pub struct LogPage {
     pub batches: Vec<Vec<u8>>,
 }
 
-/// A client of one server. Clones share its connection.
+/// A client of one server. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     config: Config,
-    endpoint: quinn::Endpoint,
-    link: Mutex<Option<Arc<Link>>>,
+    pool: Arc<Pool>,
     in_flight: Semaphore,
+    /// Where single validates gather; `None` if each is to go by itself.
+    lanes: Option<Lanes>,
+    asked: validate::Asked,
+    /// What last kept a request from an answer, and when.
+    obstacle: std::sync::Mutex<Option<(Instant, Error)>>,
     /// The last event this client was told of, and of which log.
     seen: std::sync::Mutex<(LogId, Sequence)>,
     cache: Cache,
+}
+
+/// Calls that ask for no event never wait behind ones that do.
+#[derive(Debug)]
+struct Lanes {
+    /// For answers that may rest on whatever the server has published.
+    anything: Arc<Gather>,
+    /// For answers that must rest on events that this client knows to be published.
+    published: Arc<Gather>,
 }
 
 fn new_key() -> Result<IdempotencyKey, Error> {
@@ -98,15 +102,20 @@ fn unexpected() -> Error {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects. Further connections are made once there is use for them.
     ///
     /// # Errors
     /// [`Error::Identity`], [`Error::Connect`], [`Error::Deadline`], [`Error::Protocol`].
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let inner = Inner {
-            endpoint: endpoint(&config)?,
-            link: Mutex::new(None),
+            pool: Pool::new(config.clone())?,
             in_flight: Semaphore::new(config.in_flight_max),
+            lanes: config.coalesce.as_ref().map(|limits| Lanes {
+                anything: Gather::new(limits.clone()),
+                published: Gather::new(limits.clone()),
+            }),
+            asked: Default::default(),
+            obstacle: Default::default(),
             seen: Default::default(),
             cache: Cache::default(),
             config,
@@ -116,14 +125,11 @@ impl Client {
         Ok(client)
     }
 
-    /// Ends the connection in order, so that the server need not wait for silence to notice. Dropping the last clone
+    /// Ends the connections in order, so that the server need not wait for silence to notice. Dropping the last clone
     /// does so too, as long as the runtime goes on for a moment.
     pub async fn close(&self) {
         const FAREWELL: Duration = Duration::from_millis(250);
-        if let Some(link) = self.0.link.lock().await.take() {
-            link.end();
-        }
-        let _ = tokio::time::timeout(FAREWELL, self.0.endpoint.wait_idle()).await;
+        self.0.pool.close(FAREWELL).await;
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, (LogId, Sequence)> {
@@ -134,59 +140,6 @@ impl Client {
     fn saw(&self, log: LogId, sequence: Sequence) {
         let mut seen = self.seen();
         *seen = if seen.0 == log { (log, seen.1.max(sequence)) } else { (log, sequence) };
-    }
-
-    async fn min_sequence(&self, consistency: Consistency) -> Result<Sequence, Error> {
-        Ok(match consistency {
-            Consistency::Latest => Sequence(0),
-            Consistency::AtLeast(sequence) => sequence,
-            Consistency::ReadYourWrites => {
-                let log = self.linked().await?.ack.log;
-                let (of, sequence) = *self.seen();
-                if of == log { sequence } else { Sequence(0) }
-            }
-        })
-    }
-
-    // ---- validate ----
-
-    /// Asks whether one token is good.
-    ///
-    /// # Errors
-    /// [`Error`]; a denial is an answer, not an error.
-    pub async fn validate(&self, token: &Token, check: &Check) -> Result<Answer, Error> {
-        let answers = self.validate_batch(std::slice::from_ref(token), check, Consistency::Latest).await?;
-        answers.first().copied().ok_or_else(unexpected)
-    }
-
-    /// Asks about many tokens at once; the answers come in their order.
-    ///
-    /// # Errors
-    /// [`Error`]; [`Error::Behind`] if the server has not reached what `consistency` asks for.
-    pub async fn validate_batch(
-        &self,
-        tokens: &[Token],
-        check: &Check,
-        consistency: Consistency,
-    ) -> Result<Vec<Answer>, Error> {
-        let bytes: Vec<[u8; 32]> = tokens.iter().map(Token::to_bytes).collect();
-        check.check_bounds()?;
-        let min_sequence = self.min_sequence(consistency).await?;
-        let mut answers = Vec::with_capacity(tokens.len());
-        for frame in bytes.chunks(FRAME_TOKENS) {
-            let ask = self.ask(|id, into| {
-                encode_validate(id, frame, &[check.on_wire()], None, min_sequence, true, into);
-            });
-            match ask.await? {
-                (Response::Answers { published, answers: these }, log) if these.len() == frame.len() => {
-                    self.saw(log, published);
-                    answers.extend(these);
-                }
-                (Response::Behind { published }, _) => return Err(Error::Behind { published: published.0 }),
-                _ => return Err(unexpected()),
-            }
-        }
-        Ok(answers)
     }
 
     // ---- writes ----
@@ -266,8 +219,11 @@ impl Client {
         key: Option<IdempotencyKey>,
     ) -> Result<(Answer, u32), Error> {
         check.check_bounds()?;
-        let access = check.access.clone().map(|(action, resource)| Access { action, resource });
-        let (audience, binding) = (check.audience.clone(), check.binding);
+        let owned = |text: &Arc<str>| text.as_ref().to_owned();
+        let access = check.access.as_ref();
+        let access =
+            access.map(|(action, resource)| Access { action: owned(action), resource: owned(resource) });
+        let (audience, binding) = (check.audience.as_ref().map(owned), check.binding);
         let consume = ConsumeToken { token: token.clone(), access, audience, binding };
         match self.write(key, Command::ConsumeToken(consume)).await? {
             (_, Outcome::Consumed { answer, uses_left }) => Ok((answer, uses_left)),

@@ -75,6 +75,11 @@ pub struct Config {
     pub deadline: Duration,
     /// Requests under way at a time; more wait.
     pub in_flight_max: usize,
+    /// Connections at most: one is made with the client, more once those that are open have several requests under way
+    /// each. 1 at least.
+    pub connections_max: usize,
+    /// How single validates of many tasks are put together; `None` sends each in a frame of its own.
+    pub coalesce: Option<Coalesce>,
     /// How often a busy server is asked again.
     pub busy_retries_max: u32,
     /// Claim sets and subjects remembered, each.
@@ -84,7 +89,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual patience: 5 s a request, 1,024 requests at a time.
+    /// The usual: 5 s a request, 1,024 requests at a time, two connections, single validates put together.
     #[must_use]
     pub fn new(address: SocketAddr, identity: Identity) -> Self {
         Self {
@@ -93,9 +98,53 @@ impl Config {
             identity,
             deadline: Duration::from_secs(5),
             in_flight_max: 1_024,
+            connections_max: 2,
+            coalesce: Some(Coalesce::DEFAULT),
             busy_retries_max: 8,
             cache_max: 10_000,
             large_datagrams: false,
         }
+    }
+}
+
+/// How calls of [`Client::validate`](crate::Client::validate) that are made at a time share frames. Values out of range
+/// are taken as the nearest that are in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coalesce {
+    /// How long a call waits for others while frames are under way: microseconds, for what is gained by it is less than a
+    /// round trip. With nothing under way there is no wait. Time that other tasks need is not counted against it: all
+    /// that could run have done so before the frame leaves. Zero: never wait for company.
+    pub linger: Duration,
+    /// Tokens in one frame: 1 to 1,024. Fewer where checks are long, for a frame has 65,536 bytes at most.
+    pub frame_tokens_max: usize,
+    /// Frames under way at a time, over all connections: 1 at least. Those that ask for an event are counted by
+    /// themselves.
+    pub frames_in_flight_max: usize,
+    /// Calls that wait for a frame; one more is answered [`Error::Busy`] at once. 1 at least.
+    pub gathering_max: usize,
+}
+
+impl Coalesce {
+    /// 20 us, 512 tokens, 4 frames, 16,384 calls.
+    pub const DEFAULT: Self = Self {
+        linger: Duration::from_micros(20),
+        frame_tokens_max: 512,
+        frames_in_flight_max: 4,
+        gathering_max: 16_384,
+    };
+
+    pub(crate) fn within_bounds(self) -> Self {
+        Self {
+            linger: self.linger,
+            frame_tokens_max: self.frame_tokens_max.clamp(1, jeton_wire::request::TOKENS_MAX),
+            frames_in_flight_max: self.frames_in_flight_max.max(1),
+            gathering_max: self.gathering_max.max(1),
+        }
+    }
+}
+
+impl Default for Coalesce {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }

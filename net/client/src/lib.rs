@@ -17,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! One [`Client`] holds one connection, which is made anew when it is lost; requests of any number of tasks are
-//! pipelined on it. Requests are repeated on a new connection within their deadline; those that issue or consume carry an
+//! One [`Client`] holds a few connections, which are made anew when they are lost; requests of any number of tasks are
+//! pipelined on them, and single validates of tasks that ask at a time share frames. Requests are repeated on a new connection within their deadline; those that issue or consume carry an
 //! idempotency key, so that repeating them is harmless. Clones share everything.
 //!
 //! `cargo run -p jeton-client --example protect -- <identity folder>` runs the example in `examples/protect.rs` against a
@@ -27,13 +27,17 @@
 //! Knows nothing of the server's inside.
 
 mod cache;
+mod check;
 mod client;
 mod config;
 mod error;
+mod gather;
 mod link;
+mod pool;
 
-pub use client::{Client, Consistency, Issued, LogPage, Revoked};
-pub use config::{Config, Identity};
+pub use check::Check;
+pub use client::{Client, Consistency, Issued, LogPage, Revoked, ValidateCounts};
+pub use config::{Coalesce, Config, Identity};
 pub use error::Error;
 pub use jeton_core::check::Check as WireCheck;
 pub use jeton_core::claims::{Claims, Grant, Name, ResourcePattern};
@@ -46,58 +50,6 @@ pub use jeton_core::time::Seconds;
 pub use jeton_core::token::{Token, TokenError, TokenId};
 pub use jeton_core::verdict::{Answer, AnswerFlags, Verdict};
 pub use jeton_wire::doors::SnapshotTaken;
-
-use jeton_core::claims::ResourceQuery;
-
-/// What a validate asks of a token beside being live.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Check {
-    access: Option<(String, String)>,
-    audience: Option<String>,
-    binding: Option<Binding>,
-}
-
-impl Check {
-    /// Asks for a live token and no more.
-    #[must_use]
-    pub fn live() -> Self {
-        Self::default()
-    }
-
-    /// Asks for a grant of `action` on `resource`.
-    ///
-    /// # Errors
-    /// [`Error::Check`] if either is not one concrete thing.
-    pub fn access(action: &str, resource: &str) -> Result<Self, Error> {
-        ResourceQuery::new(action, resource)?;
-        Ok(Self { access: Some((action.to_owned(), resource.to_owned())), ..Self::default() })
-    }
-
-    /// Names the audience that the asking service answers to.
-    #[must_use]
-    pub fn for_audience(self, audience: &str) -> Self {
-        Self { audience: Some(audience.to_owned()), ..self }
-    }
-
-    /// Presents what the holder proved to have.
-    #[must_use]
-    pub fn with_binding(self, binding: Binding) -> Self {
-        Self { binding: Some(binding), ..self }
-    }
-
-    /// Whether the wire can carry it.
-    fn check_bounds(&self) -> Result<(), Error> {
-        let bytes = self.audience.as_ref().map_or(0, String::len);
-        let max = jeton_core::claims::NAME_BYTES_MAX;
-        if bytes > max { Err(Error::Audience { bytes, max }) } else { Ok(()) }
-    }
-
-    fn on_wire(&self) -> WireCheck<'_> {
-        let access =
-            self.access.as_ref().and_then(|(action, resource)| ResourceQuery::new(action, resource).ok());
-        WireCheck { access, audience: self.audience.as_deref(), binding: self.binding }
-    }
-}
 
 /// Reads a token's text.
 ///

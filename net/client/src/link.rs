@@ -175,6 +175,11 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
+    /// How many requests wait for their answers.
+    pub(crate) fn requests(&self) -> usize {
+        self.shared.with(|waiting| waiting.len()).unwrap_or_default()
+    }
+
     /// Ends the connection: everybody who waits on it hears so.
     pub(crate) fn give_up(&self) {
         self.connection.close(jeton_wire::CloseCode::NoError.code().into(), b"no answer");

@@ -8,6 +8,7 @@ use jeton_core::numbers::LogId;
 use jeton_wire::frame::REQUEST_BYTES_MAX;
 use jeton_wire::request::Request;
 use jeton_wire::response::Response;
+use tokio::time::Instant;
 
 use super::{Client, unexpected};
 use crate::Error;
@@ -20,21 +21,16 @@ const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
 impl Client {
-    /// The connection, within the deadline of a request.
+    /// A connection, within the deadline of a request.
     pub(super) async fn linked(&self) -> Result<Arc<Link>, Error> {
-        tokio::time::timeout(self.0.config.deadline, self.link()).await.map_err(|_| Error::Deadline)?
+        tokio::time::timeout(self.0.config.deadline, self.0.pool.link()).await.map_err(|_| Error::Deadline)?
     }
 
-    /// The connection, made anew if it was lost.
-    async fn link(&self) -> Result<Arc<Link>, Error> {
-        let mut current = self.0.link.lock().await;
-        if let Some(link) = current.as_ref().filter(|link| link.is_open()) {
-            return Ok(Arc::clone(link));
-        }
-        *current = None;
-        let link = Arc::new(Link::open(&self.0.endpoint, &self.0.config).await?);
-        *current = Some(Arc::clone(&link));
-        Ok(link)
+    /// Why a request that began then has no answer by now: what stood in its way is better than a bare "too late".
+    pub(super) fn too_late(&self, began: Instant) -> Error {
+        let obstacle = self.0.obstacle.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = obstacle.as_ref().filter(|(at, _)| *at >= began);
+        since.map_or(Error::Deadline, |(_, error)| error.clone())
     }
 
     /// Asks until there is an answer or the deadline has passed: again on a new connection if one was lost, again
@@ -46,14 +42,13 @@ impl Client {
         if frame.len() > REQUEST_BYTES_MAX {
             return Err(Error::TooLarge { bytes: frame.len(), max: REQUEST_BYTES_MAX });
         }
-        // What kept it from an answer so far: better than a bare "too late".
-        let obstacle = std::sync::Mutex::new(None);
+        let began = Instant::now();
         let asking = async {
             let _permit = self.0.in_flight.acquire().await.map_err(|_| unexpected())?;
             let mut pause = RECONNECT_FIRST;
             let mut busy = 0;
             loop {
-                let answer = match self.link().await {
+                let answer = match self.0.pool.link().await {
                     Ok(link) => self.ask_once(&link, &encode).await,
                     Err(error) => Err(error),
                 };
@@ -70,7 +65,8 @@ impl Client {
                     Ok(answer) => return Ok(answer),
                     Err(error) if error.is_lost() => {
                         tracing::debug!(%error, "asking again on a new connection");
-                        *obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        let obstacle = Some((Instant::now(), error));
+                        *self.0.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = obstacle;
                         tokio::time::sleep(jittered(pause)).await;
                         pause = (pause * 2).min(RECONNECT_MAX);
                     }
@@ -79,10 +75,7 @@ impl Client {
             }
         };
         let answer = tokio::time::timeout(self.0.config.deadline, asking).await;
-        answer.unwrap_or_else(|_| {
-            let obstacle = obstacle.lock().unwrap_or_else(PoisonError::into_inner).take();
-            Err(obstacle.unwrap_or(Error::Deadline))
-        })
+        answer.unwrap_or_else(|_| Err(self.too_late(began)))
     }
 
     /// One try. A server that is gone without a word would be noticed by its silence only, after 10 s: one from which
