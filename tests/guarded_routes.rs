@@ -38,7 +38,8 @@ async fn ask(service: &Router, path: &str, authorization: &[&str]) -> (StatusCod
         request = request.header("authorization", *header);
     }
     let response = service.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    let challenge =
+        response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
     let status = response.status();
     let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
     (status, challenge.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
@@ -69,7 +70,10 @@ async fn a_route_is_open_to_live_tokens_with_the_grant_and_to_nothing_else() {
 
     let (status, _, body) = ask(&service, "/journal/42", &[bearer]).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "alice reads 42 with 1"));
-    assert_eq!(ask(&service, "/journal/42", &[&header.replace("Bearer ", "bEARER  ")]).await.0, StatusCode::OK);
+    assert_eq!(
+        ask(&service, "/journal/42", &[&header.replace("Bearer ", "bEARER  ")]).await.0,
+        StatusCode::OK
+    );
 
     assert_refused(&service, "/journal/42", &[], 401, "Bearer").await;
     assert_refused(&service, "/journal/42", &["Basic YWxpY2U6"], 401, "Bearer").await;

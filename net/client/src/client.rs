@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::gather::Gather;
+use crate::link::encoded;
 use crate::pool::Pool;
 use crate::{Check, Error, Name};
 
@@ -163,7 +164,7 @@ impl Client {
         );
         let key = if needs_key && key.is_none() { Some(new_key()?) } else { key };
         let request = Request::Write { key, command };
-        match self.ask(|id, into| request.encode(id, into)).await?.0 {
+        match self.ask(&encoded(&request)).await?.0 {
             Response::Written { log, reply: Reply { sequence, result }, .. } => {
                 self.saw(log, sequence);
                 match result {
@@ -294,7 +295,7 @@ impl Client {
     // ---- reads ----
 
     async fn read(&self, request: Request<'_>) -> Result<(Response, LogId), Error> {
-        self.ask(|id, into| request.encode(id, into)).await
+        self.ask(&encoded(&request)).await
     }
 
     /// What is in a claim set, from the cache if it is there; `None` if there is none that this identity may see.
@@ -390,7 +391,7 @@ impl Client {
     /// [`Error`]; [`Error::Failed`] if none could be written.
     pub async fn take_snapshot(&self) -> Result<SnapshotTaken, Error> {
         let link = self.linked().await?;
-        match link.call(|id, into| Request::TakeSnapshot.encode(id, into)).await? {
+        match link.call(encoded(&Request::TakeSnapshot)).await? {
             Response::Snapshot(taken) => Ok(taken),
             Response::Busy { .. } => Err(Error::Busy),
             Response::NotAllowed => Err(Error::NotAllowed),

@@ -230,6 +230,13 @@ fn tell_all(members: Vec<Member>, error: &Error) {
 }
 
 impl Frame {
+    /// It takes no more than this on the wire.
+    pub(crate) fn bytes_max(&self) -> usize {
+        FRAME_BYTES
+            + TOKEN_BYTES * self.tokens.len()
+            + self.checks.iter().map(Check::wire_bytes).sum::<usize>()
+    }
+
     fn of(members: &[Member]) -> Self {
         let mut checks: Vec<Check> = Vec::new();
         let mut known: HashMap<&Check, u16> = HashMap::new();

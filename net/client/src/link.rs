@@ -31,6 +31,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// The largest datagram taken, and sent where jumbo frames are said to pass.
 const LARGE_DATAGRAM_BYTES: u16 = 8_900;
 
+/// Where a frame has its request id.
+const REQUEST_ID: std::ops::Range<usize> = 8..16;
+
 type Waiting = HashMap<u64, oneshot::Sender<Result<Response, Error>>>;
 
 /// A connection that has said hello.
@@ -91,6 +94,13 @@ fn is_final(code: u64) -> bool {
     use jeton_wire::CloseCode::{Identity, Malformed, NotJeton, TooLarge, UnknownOpcode, Version};
     let all = [NotJeton, Version, Malformed, TooLarge, UnknownOpcode, Identity];
     all.into_iter().any(|known| u64::from(known.code()) == code)
+}
+
+/// A request as [`Link::call`] takes it.
+pub(crate) fn encoded(request: &Request<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    request.encode(0, &mut frame);
+    frame
 }
 
 /// An endpoint that connects as the identity of `config`.
@@ -160,7 +170,7 @@ impl Link {
         };
         let mut link = Self { connection, outgoing, shared, next_id: AtomicU64::new(1), ack: nothing };
         let hello = Hello { version_min: jeton_wire::VERSION, version_max: jeton_wire::VERSION, features: 0 };
-        match link.call(|id, into| Request::Hello(hello).encode(id, into)).await {
+        match link.call(encoded(&Request::Hello(hello))).await {
             Ok(Response::HelloAck(ack)) => link.ack = ack,
             Ok(_) => return Err(Error::Protocol("the server did not answer the hello".to_owned())),
             // Whoever the server does not accept learns so only after the handshake (RFC 8446, section 4.4.2.4).
@@ -199,14 +209,13 @@ impl Link {
         why_lost(&self.connection, "the stream ended")
     }
 
-    /// Sends one request and waits for its answer.
-    pub(crate) async fn call(&self, encode: impl FnOnce(u64, &mut Vec<u8>)) -> Result<Response, Error> {
+    /// Sends one request, whatever id it has, under one of this connection's, and waits for its answer.
+    pub(crate) async fn call(&self, mut frame: Vec<u8>) -> Result<Response, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.shared.with(|waiting| waiting.insert(id, sender)).ok_or_else(|| self.lost())?;
         let _slot = Slot { shared: &self.shared, id };
-        let mut frame = Vec::new();
-        encode(id, &mut frame);
+        frame[REQUEST_ID].copy_from_slice(&id.to_le_bytes());
         self.outgoing.send(frame).await.map_err(|_| self.lost())?;
         receiver.await.map_err(|_| self.lost())?
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Client, unexpected};
 use crate::Error;
-use crate::link::Link;
+use crate::link::{Link, encoded};
 
 /// A try may take this part of a request's deadline.
 const TRIES_PER_DEADLINE: u32 = 3;
@@ -35,10 +35,8 @@ impl Client {
 
     /// Asks until there is an answer or the deadline has passed: again on a new connection if one was lost, again
     /// after a pause if the server is busy.
-    pub(super) async fn ask(&self, encode: impl Fn(u64, &mut Vec<u8>)) -> Result<(Response, LogId), Error> {
+    pub(super) async fn ask(&self, frame: &[u8]) -> Result<(Response, LogId), Error> {
         // The server ends the conversation with whoever sends more than it takes: say so before.
-        let mut frame = Vec::new();
-        encode(0, &mut frame);
         if frame.len() > REQUEST_BYTES_MAX {
             return Err(Error::TooLarge { bytes: frame.len(), max: REQUEST_BYTES_MAX });
         }
@@ -49,7 +47,7 @@ impl Client {
             let mut busy = 0;
             loop {
                 let answer = match self.0.pool.link().await {
-                    Ok(link) => self.ask_once(&link, &encode).await,
+                    Ok(link) => self.ask_once(&link, frame).await,
                     Err(error) => Err(error),
                 };
                 match answer {
@@ -81,18 +79,14 @@ impl Client {
     /// One try. A server that is gone without a word would be noticed by its silence only, after 10 s: one from which
     /// nothing at all comes for a part of the deadline, not even the answer to a ping, is given up, and the request goes
     /// out again on a new connection. A write that only takes long is waited for.
-    async fn ask_once(
-        &self,
-        link: &Link,
-        encode: impl Fn(u64, &mut Vec<u8>),
-    ) -> Result<(Response, LogId), Error> {
+    async fn ask_once(&self, link: &Link, frame: &[u8]) -> Result<(Response, LogId), Error> {
         let patience = self.0.config.deadline / TRIES_PER_DEADLINE;
-        let mut call = std::pin::pin!(link.call(encode));
+        let mut call = std::pin::pin!(link.call(frame.to_vec()));
         loop {
             if let Ok(answer) = tokio::time::timeout(patience, &mut call).await {
                 return answer.map(|response| (response, link.ack.log));
             }
-            let ping = link.call(|id, into| Request::Ping.encode(id, into));
+            let ping = link.call(encoded(&Request::Ping));
             if !link.heard_within(patience) && tokio::time::timeout(patience, ping).await.is_err() {
                 link.give_up();
                 return Err(Error::Closed("the server did not answer".to_owned()));

@@ -49,11 +49,10 @@ impl Wire for Client {
         // Statistics only: nothing is ordered by them.
         self.0.asked.tokens.fetch_add(tokens.len() as u64, Ordering::Relaxed);
         self.0.asked.frames.fetch_add(1, Ordering::Relaxed);
-        let asking = self.ask(|id, into| {
-            let checks: Vec<_> = checks.iter().map(Check::on_wire).collect();
-            encode_validate(id, tokens, &checks, indexes.as_deref(), *min_sequence, true, into);
-        });
-        match asking.await? {
+        let checks: Vec<_> = checks.iter().map(Check::on_wire).collect();
+        let mut bytes = Vec::with_capacity(frame.bytes_max());
+        encode_validate(0, tokens, &checks, indexes.as_deref(), *min_sequence, true, &mut bytes);
+        match self.ask(&bytes).await? {
             (Response::Answers { published, answers }, log) => {
                 self.saw(log, published);
                 Ok(Reply::Answers(answers))
