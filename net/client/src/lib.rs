@@ -18,11 +18,13 @@
 //! ```
 //!
 //! One [`Client`] holds a few connections, which are made anew when they are lost; requests of any number of tasks are
-//! pipelined on them, and single validates of tasks that ask at a time share frames. Requests are repeated on a new connection within their deadline; those that issue or consume carry an
-//! idempotency key, so that repeating them is harmless. Clones share everything.
+//! pipelined on them, and single validates of tasks that ask at a time share frames ([`Coalesce`]). Requests are repeated
+//! on a new connection within their deadline; those that issue or consume carry an idempotency key, so that repeating
+//! them is harmless. Clones share everything.
 //!
 //! `cargo run -p jeton-client --example protect -- <identity folder>` runs the example in `examples/protect.rs` against a
-//! server on this machine: it issues a token, uses it, revokes it, and is denied.
+//! server on this machine: it issues a token, uses it, revokes it, and is denied. `examples/axum.rs` is a web service whose
+//! routes Jeton protects.
 //!
 //! Knows nothing of the server's inside.
 
