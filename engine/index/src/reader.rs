@@ -42,6 +42,8 @@ enum Spot {
     /// The tables hold no such token.
     #[default]
     Nowhere,
+    /// Not in its home bucket, which is full: the next has been asked for.
+    Further,
     /// In this word of one of the tables.
     Here { is_old: bool, position: usize, word: Word },
     /// A search has to find out.
@@ -93,10 +95,34 @@ impl Pin<'_> {
     /// # Panics
     /// If there are fewer candidates than ids.
     #[inline]
-    pub fn locate<'i>(&self, ids: impl IntoIterator<Item = &'i [u8; 16]>, candidates: &mut [Candidate]) {
-        let mut places = candidates.iter_mut();
-        for id in ids {
-            *places.next().expect("there is a candidate for every id") = self.locate_one(id);
+    pub fn locate<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i [u8; 16], IntoIter: Clone>,
+        candidates: &mut [Candidate],
+    ) {
+        let ids = ids.into_iter();
+        let (mut places, mut are_all_home) = (candidates.iter_mut(), true);
+        for id in ids.clone() {
+            let candidate = self.locate_one(id);
+            are_all_home &= !matches!(candidate.0, Spot::Further);
+            *places.next().expect("there is a candidate for every id") = candidate;
+        }
+        if !are_all_home {
+            // By now the lines behind the home buckets are here.
+            for (id, candidate) in ids.zip(candidates) {
+                if matches!(candidate.0, Spot::Further) {
+                    *candidate = self.locate_further(id);
+                }
+            }
+        }
+    }
+
+    /// Looks into the bucket behind the home bucket; where more than that is needed a search has to.
+    fn locate_further(&self, id: &[u8; 16]) -> Candidate {
+        match self.tables.new.first_with_tag(Place::of(id), 1) {
+            (Some(At { position, word }), _) => self.here(false, position, word),
+            (None, true) => Candidate(Spot::Nowhere),
+            (None, false) => Candidate(Spot::Search),
         }
     }
 
@@ -106,16 +132,20 @@ impl Pin<'_> {
         // While a table grows: a word of the smaller one counts unless it is marked MOVED, one of the larger always
         // does, for it was copied after everything that was done to the token before.
         if let Some(old) = &self.tables.old
-            && let (Some(At { position, word }), _) = old.first_with_tag(place)
+            && let (Some(At { position, word }), _) = old.first_with_tag(place, 0)
             && (mutated!(IgnoreMoved) || !word.is_moved())
         {
             return self.here(true, position, word);
         }
-        match self.tables.new.first_with_tag(place) {
+        match self.tables.new.first_with_tag(place, 0) {
             (Some(At { position, word }), _) => self.here(false, position, word),
             // While a table grows only a search of both can say that there is none.
-            (None, true) if self.tables.old.is_none() => Candidate(Spot::Nowhere),
-            (None, _) => Candidate(Spot::Search),
+            (None, _) if self.tables.old.is_some() => Candidate(Spot::Search),
+            (None, true) => Candidate(Spot::Nowhere),
+            (None, false) => {
+                self.tables.new.prefetch_bucket(place, 1);
+                Candidate(Spot::Further)
+            }
         }
     }
 
@@ -140,7 +170,7 @@ impl Pin<'_> {
                     None => self.lookup(id),
                 }
             }
-            Spot::Here { .. } | Spot::Search => self.lookup(id),
+            Spot::Here { .. } | Spot::Further | Spot::Search => self.lookup(id),
         }
     }
 

@@ -75,7 +75,20 @@ impl Table {
 
     #[inline]
     pub(crate) fn prefetch(&self, place: Place) {
-        prefetch(&self.words[place.bucket(self.buckets) * BUCKET_WORDS]);
+        self.prefetch_bucket(place, 0);
+    }
+
+    /// The bucket so many behind the home bucket.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, place: Place, behind: usize) {
+        prefetch(&self.words[self.start_of(place, behind)]);
+    }
+
+    /// Where the bucket so many behind the home bucket begins; fewer than there are buckets.
+    #[inline]
+    fn start_of(&self, place: Place, behind: usize) -> usize {
+        let bucket = place.bucket(self.buckets) + behind;
+        (if bucket < self.buckets { bucket } else { bucket - self.buckets }) * BUCKET_WORDS
     }
 
     /// Loads one word.
@@ -88,11 +101,11 @@ impl Table {
         Word(self.words[position].load(order))
     }
 
-    /// The first word in the home bucket alone that has the tag; the second value says whether the search would end
-    /// in this bucket. The fast half of [`Self::find`], which touches no record.
+    /// The first word that has the tag in one bucket alone, the home bucket or one behind it; the second value says whether
+    /// the search would end in this bucket. The fast half of [`Self::find`], which touches no record.
     #[inline]
-    pub(crate) fn first_with_tag(&self, place: Place) -> (Option<At>, bool) {
-        let start = place.bucket(self.buckets) * BUCKET_WORDS;
+    pub(crate) fn first_with_tag(&self, place: Place, behind: usize) -> (Option<At>, bool) {
+        let start = self.start_of(place, behind);
         let mut has_empty = false;
         for position in start..start + BUCKET_WORDS {
             let word = self.load(position);
