@@ -164,13 +164,20 @@ fn small_copy() -> Copy {
 #[test]
 fn a_copy_whose_parts_contradict_one_another_is_refused() {
     type Spoil = fn(&mut IndexImage);
-    let refused: [(&str, Spoil); 8] = [
+    let refused: [(&str, Spoil); 12] = [
         ("no segment", |image| drop(image.segments.remove(0))),
         ("twice the same number", |image| image.segments[1].number = image.segments[0].number),
         ("more in use than written", |image| image.segments[0].live = image.segments[0].used + 1),
         ("more written than there is room for", |image| image.segments[0].used = SEGMENT_RECORDS + 1),
         ("an open segment that is not there", |image| image.open = Some(77)),
         ("a number out of range", |image| image.segments[0].number = u32::MAX),
+        ("a number far beyond what there are records", |image| image.segments[0].number = 1 << 21),
+        ("a segment that gives slot 0 away", |image| {
+            (image.segments[0].used, image.segments[0].live) = (0, 0);
+            image.table.bytes_mut().fill(0);
+        }),
+        ("a segment younger than the index", |image| image.segments[1].serial = u64::MAX),
+        ("more slots than can be counted", |image| image.serial = u64::MAX),
         ("a counter of nothing", |image| image.counters.push((0, 1))),
         ("a word that names nothing", |image| {
             let bytes = image.table.bytes_mut();
@@ -186,4 +193,47 @@ fn a_copy_whose_parts_contradict_one_another_is_refused() {
     assert!(restore(config(1), small_copy().image()).is_ok());
     let few = IndexConfig { slots_max: 50, ..config(1) };
     assert!(matches!(restore(few, small_copy().image()), Err(RestoreError::Inconsistent(_))));
+}
+
+#[test]
+fn a_copy_whose_books_are_wrong_serves_on_and_gives_no_segment_up() {
+    type Spoil = fn(&mut IndexImage);
+    let wrong: [(&str, Spoil); 3] = [
+        ("none in use", |image| image.segments.iter_mut().for_each(|segment| segment.live = 0)),
+        ("one too few in use", |image| image.segments[0].live -= 1),
+        ("two words for one record", |image| {
+            let bytes = image.table.bytes_mut();
+            let taken = (0..bytes.len()).step_by(8).filter(|at| bytes[*at..*at + 8] != [0; 8]);
+            let taken: Vec<_> = taken.take(2).collect();
+            bytes.copy_within(taken[0]..taken[0] + 8, taken[1]);
+        }),
+    ];
+    for (what, spoil) in wrong {
+        for is_compared in [true, false] {
+            let mut image = small_copy().image();
+            spoil(&mut image);
+            let (mut writer, reader) = restore(config(1), image).unwrap();
+            if is_compared {
+                writer.for_each_by_age(|_, _, _| {});
+            }
+            let bytes = writer.memory().slab_bytes;
+            let mut numbers = Numbers(1);
+            (0..200).for_each(|_| change(&mut writer, &mut numbers, 100));
+            for number in 0..100 {
+                let _ = writer.remove(&id(number));
+                assert!(reader.pin().lookup(&id(number)).is_none() || what == "two words for one record");
+            }
+            writer.tidy();
+            while writer.step_growth(1) {}
+            assert!(writer.memory().slab_bytes >= bytes, "{what}");
+        }
+    }
+    let (mut writer, _reader) = restore(config(1), small_copy().image()).unwrap();
+    let bytes = writer.memory().slab_bytes;
+    for number in 0..60 {
+        let _ = writer.remove(&id(number));
+    }
+    writer.for_each_by_age(|_, _, _| {});
+    writer.release_retired();
+    assert!(writer.memory().slab_bytes < bytes, "what died before the books were compared is given up then");
 }

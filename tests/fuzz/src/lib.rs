@@ -13,6 +13,7 @@ pub mod grants;
 pub mod identity;
 pub mod log_replay;
 pub mod session;
+pub mod snapshot_open;
 pub mod token_text;
 mod wire;
 pub mod wire_request;
@@ -29,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("identity", identity::run),
     ("log_replay", log_replay::run),
     ("session", session::run),
+    ("snapshot_open", snapshot_open::run),
     ("token_text", token_text::run),
     ("wire_request", wire_request::run),
     ("wire_response", wire_response::run),

@@ -11,6 +11,9 @@ use crate::batch::ChainEnd;
 use crate::numbers::{LogId, Partition, Sequence};
 use crate::state::{State, StateConfig};
 
+/// Events are numbered below this, however long a log lives.
+const SEQUENCE_END: u64 = 1 << 63;
+
 /// Why a snapshot cannot be used. The log still can.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -157,6 +160,9 @@ impl Loading {
             let found = manifest.segment_records;
             return Err(SnapshotError::Configuration(format!("its segments have {found} records")));
         }
+        if manifest.sequence == 0 || manifest.sequence >= SEQUENCE_END {
+            return Err(SnapshotError::Damaged("it is of an event that there is not".to_owned()));
+        }
         let slots: u64 = manifest.segments.iter().map(|segment| u64::from(segment.live)).sum();
         if slots > u64::from(config.tokens_max) {
             let max = config.tokens_max;
@@ -179,6 +185,9 @@ impl Loading {
                 live: segment.live,
                 records: Buffer::for_segment(config.segment_records, config.huge_pages)?,
             });
+        }
+        if manifest.table.iter().any(|part| !part.bytes.is_multiple_of(8)) {
+            return Err(SnapshotError::Damaged("a part of the table ends within a word".to_owned()));
         }
         manifest.table.iter().try_for_each(|part| check_size(part, store))?;
         let rooms = |parts: &[PartRef]| -> Result<Vec<_>, _> {

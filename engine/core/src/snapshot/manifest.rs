@@ -158,8 +158,10 @@ impl Manifest {
         }
         let mut aligned = AlignedVec::<16>::with_capacity(archive.len());
         aligned.extend_from_slice(archive);
-        rkyv::from_bytes::<Self, rancor::Failure>(&aligned)
-            .map_err(|_| SnapshotError::Damaged("the manifest does not decode".to_owned()))
+        let manifest = rkyv::from_bytes::<Self, rancor::Failure>(&aligned).ok();
+        // What means the same has one spelling, and no room for anything else.
+        let manifest = manifest.filter(|manifest| manifest.encode() == bytes);
+        manifest.ok_or_else(|| SnapshotError::Damaged("the manifest does not decode".to_owned()))
     }
 }
 

@@ -271,6 +271,87 @@ fn a_snapshot_of_another_log_or_for_another_configuration_is_refused() {
     assert!(matches!(renamed, Err(SnapshotError::Damaged(_))));
 }
 
+/// Changes the bytes of a part, and says what it is called then.
+type Forge<'a> = &'a mut dyn FnMut(&PartRef, &dyn Fn(&mut Vec<u8>)) -> PartRef;
+
+/// Changes a manifest or parts of it, and makes the hashes right again.
+fn forged(
+    files: &Files,
+    manifest: &Manifest,
+    change: impl FnOnce(&mut Manifest, Forge<'_>),
+) -> (Files, Sequence) {
+    let (mut files, mut manifest) = (files.clone(), manifest.clone());
+    let mut parts = files.clone();
+    change(&mut manifest, &mut |part, change| {
+        let mut bytes = parts.0[&part_name(part)].clone();
+        change(&mut bytes);
+        let part = PartRef { hash: *blake3::hash(&bytes).as_bytes(), bytes: bytes.len() as u64 };
+        parts.put(&part_name(&part), &bytes).unwrap();
+        part
+    });
+    files.0.append(&mut parts.0);
+    files.put(&manifest_name(Sequence(manifest.sequence)), &manifest.encode()).unwrap();
+    (files, Sequence(manifest.sequence))
+}
+
+#[test]
+fn a_snapshot_that_contradicts_itself_behind_right_hashes_is_refused() {
+    let (mut engine, tokens) = busy();
+    engine.submit_as(1, None, renew(&tokens["renewable"]));
+    let commit = engine.sequencer.poll_commit().unwrap();
+    let mut files = Files::default();
+    let (manifest, _) = snapshot(&mut engine, None, &mut files, |engine| {
+        engine.sequencer.handle_durable(commit.last());
+    });
+    let refused = |change: &dyn Fn(&mut Manifest, Forge<'_>)| {
+        let (files, sequence) = forged(&files, &manifest, change);
+        load(&files, sequence, SMALL).is_err()
+    };
+    assert!(refused(&|manifest, part| {
+        let cut = part(&manifest.table[0], &|bytes| bytes.truncate(bytes.len() - 1));
+        manifest.table = vec![cut, cut];
+    }));
+    assert!(refused(&|manifest, _| manifest.sequence = u64::MAX));
+    assert!(refused(&|manifest, _| manifest.serial = u64::MAX));
+    assert!(refused(&|manifest, _| manifest.segments[0].number = (1 << 28) - 1));
+    // The first token of all, which has its word: it is no renewal's.
+    let slot = 1;
+    assert!(refused(&|manifest, part| {
+        let rest = parts::RestPart { renewals: vec![slot], ..parts::RestPart::default() };
+        manifest.rest = part(&manifest.rest, &|bytes| *bytes = parts::encode(&rest));
+    }));
+    assert!(!refused(&|_, _| {}));
+    let mut bytes = manifest.encode();
+    bytes[20] = 1;
+    let hash = *blake3::Hasher::new().update(&bytes[..32]).update(&bytes[64..]).finalize().as_bytes();
+    bytes[32..64].copy_from_slice(&hash);
+    assert!(Manifest::decode(&bytes).is_err(), "a manifest has one spelling");
+}
+
+#[test]
+fn a_token_of_a_subject_that_there_is_not_is_denied_once_the_state_is_whole() {
+    let (mut engine, tokens) = busy();
+    let mut files = Files::default();
+    let (manifest, _) = snapshot(&mut engine, None, &mut files, |_| {});
+    let id = tokens["live"].id.0;
+    let (files, sequence) = forged(&files, &manifest, |manifest, part| {
+        for segment in &mut manifest.segments {
+            segment.part = part(&segment.part, &|bytes| {
+                for record in bytes.chunks_mut(64).filter(|record| record[..16] == id) {
+                    record[60..].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
+                }
+            });
+        }
+    });
+    let mut started = started(&files, sequence, &engine);
+    started.sequencer.handle_start();
+    assert!(started.sequencer.state().memory().list_bytes < 8 << 20, "nor does it take any room");
+    assert_eq!(started.verdict(&tokens["live"]), Verdict::Revoked);
+    assert_eq!(started.verdict(&tokens["bob's"]), Verdict::Valid);
+    started.run(renew(&tokens["live"])).unwrap_err();
+    started.revoke(subject("alice"));
+}
+
 #[test]
 fn a_part_that_rotted_on_the_disk_is_written_again_by_the_next_snapshot() {
     let (mut engine, _) = busy();

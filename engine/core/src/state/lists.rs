@@ -53,15 +53,21 @@ impl Lists {
         }
     }
 
-    /// Takes a slot out of the subject's list.
+    /// Takes a slot out of the subject's list, if it is there: of a copy that contradicts itself it may not be.
     pub(super) fn remove(&mut self, subject: SubjectNo, slot: u32) {
+        if !self.is_listed(subject, slot) {
+            return;
+        }
         let Links { next, before } = self.links(slot);
         self.join(subject, before, next);
         self.let_go(slot);
     }
 
-    /// Puts another slot in the place of one.
+    /// Puts another slot in the place of one, if that is in the list.
     pub(super) fn replace(&mut self, subject: SubjectNo, slot: u32, by: u32) {
+        if !self.is_listed(subject, slot) {
+            return;
+        }
         let links = self.links(slot);
         self.let_go(slot);
         self.take_on(by, links);
@@ -98,6 +104,8 @@ impl Lists {
     fn let_go(&mut self, slot: u32) {
         let at = slot as usize / PIECE_SLOTS;
         let piece = self.pieces[at].as_mut().expect("a slot in a list has links");
+        // What is in no list has no neighbours.
+        piece.links[slot as usize % PIECE_SLOTS] = Links::default();
         piece.used -= 1;
         if piece.used == 0 && at != self.newest {
             self.pieces[at] = None;
@@ -105,8 +113,12 @@ impl Lists {
     }
 
     fn links(&self, slot: u32) -> Links {
-        let piece = self.pieces[slot as usize / PIECE_SLOTS].as_ref();
-        piece.expect("a slot in a list has links").links[slot as usize % PIECE_SLOTS]
+        let piece = self.pieces.get(slot as usize / PIECE_SLOTS).and_then(Option::as_ref);
+        piece.map_or_else(Links::default, |piece| piece.links[slot as usize % PIECE_SLOTS])
+    }
+
+    fn is_listed(&self, subject: SubjectNo, slot: u32) -> bool {
+        self.links(slot) != Links::default() || self.head(subject) == slot
     }
 
     fn links_mut(&mut self, slot: u32) -> &mut Links {

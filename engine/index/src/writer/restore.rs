@@ -11,6 +11,11 @@ use crate::sync::{Ordering, Shared};
 use crate::table::{BUCKET_WORDS, Generation, Table};
 use crate::word::{State, Word};
 
+/// Segments of the usual size that there are at most.
+const SEGMENTS_MAX: u32 = (1 << 31) / SEGMENT_RECORDS;
+/// More slots than any index hands out: a million a second would take half a million years.
+const SERIALS_MAX: u64 = 1 << 63;
+
 /// Memory that part of a copy is read into, all zeros at first.
 pub struct Buffer(Words);
 
@@ -95,15 +100,21 @@ pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader
     ensure(whole_buckets, "the table is not made of whole buckets")?;
     let mut slab = Slab::new(config.segment_records.ilog2());
     let mut slots = Slots::new(config.slots_max);
-    let numbers_max = (1 << 31) / config.segment_records;
+    // Slots have 31 bits. Small segments are as many as there are records at most, or what lists them would outgrow them.
+    let numbers_max = ((1 << 31) / config.segment_records).min(config.slots_max.max(SEGMENTS_MAX));
     for image in segments {
-        let SegmentImage { number, serial, used, live, records } = image;
+        let SegmentImage { number, serial: own_serial, used, live, records } = image;
         ensure(number < numbers_max && slab.segment(number).is_none(), "a segment's number")?;
         ensure(records.0.len() == config.segment_records as usize * RECORD_WORDS, "a segment's size")?;
         ensure(live <= used && used <= config.segment_records, "a segment's places")?;
+        // Slot 0 stands for none.
+        ensure(number > 0 || used > 0, "the first place of all")?;
+        let end = own_serial.checked_add(u64::from(config.segment_records));
+        ensure(end.is_some_and(|end| end <= serial), "a segment younger than the index")?;
         slab.put(number, Arc::new(Segment::from_words(records.0)));
-        slots.restore(number, Book { serial, used, live });
+        slots.restore(number, Book { serial: own_serial, used, live });
     }
+    ensure(serial < SERIALS_MAX, "slots beyond number")?;
     ensure(open.is_none_or(|open| slots.book(open).is_some()), "the segment being filled is not there")?;
     slots.restore_end(open, serial);
     ensure(slots.live() <= config.slots_max, "more records than the configured maximum")?;
@@ -153,15 +164,21 @@ fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), R
 
 impl Writer {
     /// Every record that a word names, in the order they were written: its slot, and what is kept of the token.
-    pub fn for_each_by_age(&self, mut visit: impl FnMut(u32, &Record, Option<&Tail>)) {
+    ///
+    /// The first time behind [`restore`] the books of the segments are compared with that; until then, and ever after if
+    /// they are wrong, no segment is given up.
+    pub fn for_each_by_age(&mut self, mut visit: impl FnMut(u32, &Record, Option<&Tail>)) {
         let places = self.slab.places() as usize;
         // First which slots are named, then their records in one sweep: looking each of them up would cost ten times that.
         let mut named = vec![0_u64; (self.slab.numbers() * places).div_ceil(64)];
+        let mut are_right = true;
         let old = self.growth.as_ref().map(|growth| growth.old.words());
         for word in old.into_iter().flatten().chain(self.new.words()) {
             let word = Word(word.load(Ordering::Relaxed));
             if !word.is_free() && !word.is_moved() {
-                named[word.slot() as usize / 64] |= 1 << (word.slot() % 64);
+                let (names, bit) = (&mut named[word.slot() as usize / 64], 1 << (word.slot() % 64));
+                are_right &= *names & bit == 0;
+                *names |= bit;
             }
         }
         let numbers = 0..self.segments_end();
@@ -170,15 +187,27 @@ impl Writer {
         by_age.sort_unstable_by_key(|(book, _)| book.serial);
         for (book, number) in by_age {
             let segment = self.slab.segment(number).expect("a segment with a book is there");
+            let mut places_named = 0;
             for at in 0..book.used {
                 let slot = self.slab.slot_at(number, at);
                 if named[slot as usize / 64] & 1 << (slot % 64) != 0 {
                     let words = segment.read(at);
+                    places_named += 1 + u32::from(has_tail(&words));
                     let tail = (has_tail(&words) && at + 1 < book.used).then(|| segment.read(at + 1));
                     visit(slot, &Record::from_words(&words), tail.as_ref());
                 }
             }
+            are_right &= places_named <= book.live;
         }
+        self.books_compared(are_right);
+    }
+}
+
+impl Writer {
+    /// Whether a record was written at this slot.
+    #[must_use]
+    pub fn is_written(&self, slot: u32) -> bool {
+        names_a_record(&self.slab, &self.slots, slot)
     }
 }
 

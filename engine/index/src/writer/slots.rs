@@ -21,10 +21,22 @@ pub(super) struct Book {
     pub(super) live: u32,
 }
 
+/// Whether the books say what the words do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Books {
+    /// They were kept here from the first record on, or compared.
+    Right,
+    /// They are of a copy, and nobody has compared them yet: no segment is given up on their word.
+    Unproven,
+    /// They are of a copy that contradicts itself: no segment is given up any more, and the index serves on.
+    Wrong,
+}
+
 /// Which places are in use.
 pub(super) struct Slots {
     /// By the number of the segment.
     books: Vec<Option<Book>>,
+    standing: Books,
     /// The segment being filled.
     open: Option<u32>,
     /// Numbers that no segment has.
@@ -40,6 +52,7 @@ impl Slots {
     pub(super) fn new(live_max: u32) -> Self {
         Self {
             books: Vec::new(),
+            standing: Books::Right,
             open: None,
             free: Vec::new(),
             retired: Vec::new(),
@@ -82,7 +95,7 @@ impl Slots {
 
     /// Takes on what else there is to a copy, once its segments are there.
     pub(super) fn restore_end(&mut self, open: Option<u32>, serial: u64) {
-        (self.open, self.serial) = (open, serial);
+        (self.open, self.serial, self.standing) = (open, serial, Books::Unproven);
         let numbers = (0..self.books.len() as u32).rev();
         self.free = numbers.filter(|number| self.books[*number as usize].is_none()).collect();
     }
@@ -184,6 +197,11 @@ impl Writer {
         let words = self.slab.read(slot).expect("the slot is in use");
         let places = 1 + u32::from(has_tail(&words));
         let book = self.slots.books[number as usize].as_mut().expect("the slot is in use");
+        if book.live < places || self.slots.live < places {
+            assert!(self.slots.standing != Books::Right, "no more is given up than was in use");
+            self.slots.standing = Books::Wrong;
+            return;
+        }
         book.live -= places;
         self.slots.live -= places;
         self.retire_if_dead(number);
@@ -192,7 +210,7 @@ impl Writer {
     /// Gives a segment up if it is full and nothing in it is in use.
     fn retire_if_dead(&mut self, number: u32) {
         let is_dead = self.slots.book(number).is_some_and(|book| book.live == 0);
-        if !is_dead || self.slots.is_open(number) {
+        if !is_dead || self.slots.is_open(number) || self.slots.standing != Books::Right {
             return;
         }
         let segment = self.slab.take(number).expect("a segment with a book is there");
@@ -200,6 +218,21 @@ impl Writer {
         self.slots.retired.push((number, segment));
         // Every word that named a record in it was changed before this: whoever gets these tables finds none.
         self.publish();
+    }
+
+    /// Takes note of whether the books of a copy say what its words do, and catches up on what waited for that.
+    pub(super) fn books_compared(&mut self, are_right: bool) {
+        if self.slots.standing != Books::Unproven {
+            return;
+        }
+        if !are_right {
+            self.slots.standing = Books::Wrong;
+            return;
+        }
+        self.slots.standing = Books::Right;
+        for number in 0..self.segments_end() {
+            self.retire_if_dead(number);
+        }
     }
 
     /// Frees retired segments that no reader holds any more. Returns how many are left.
