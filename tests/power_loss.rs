@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use jeton_tests::power::{Campaign, Lie, Report};
+use jeton_tests::power::{Campaign, Lie, Report, SnapshotLie, SnapshotReport, cut_snapshots};
 
 /// The gate's seed; others are for the long mode, `cargo run -p jeton-tests --bin power`.
 const SEED: u64 = 0;
@@ -48,4 +48,37 @@ fn a_store_that_does_not_sync_its_anchor_is_refused_and_repaired_without_a_loss(
         "{:?}",
         report.refused
     );
+}
+
+fn cut(lie: Option<SnapshotLie>) -> SnapshotReport {
+    cut_snapshots(Path::new(env!("CARGO_BIN_EXE_power")), SEED, 12, lie)
+}
+
+#[test]
+fn a_dozen_snapshots_survive_a_power_cut_at_every_sync_in_every_variant() {
+    let report = cut(None);
+    assert!(report.broken.is_empty(), "{} broken:\n{}", report.broken_count, report.broken.join("\n"));
+    assert!(report.points >= 60, "{} sync points", report.points);
+    assert!(report.without > 0, "some are from before the first");
+    assert!(report.kept_unacknowledged > 5, "{} kept what was not acknowledged", report.kept_unacknowledged);
+}
+
+#[test]
+fn snapshots_whose_files_are_not_synced_are_found_out() {
+    let report = cut(Some(SnapshotLie::NoDataSync));
+    assert!(report.broken_count > 50, "{} losses found", report.broken_count);
+}
+
+#[test]
+fn snapshots_whose_folder_is_not_synced_are_found_out() {
+    let report = cut(Some(SnapshotLie::NoDirectorySync));
+    assert!(report.broken_count > 50, "{} losses found", report.broken_count);
+}
+
+#[test]
+fn snapshots_whose_manifest_may_come_before_its_parts_are_found_out() {
+    let report = cut(Some(SnapshotLie::PartsNotNamedFirst));
+    assert!(report.broken_count > 0, "{} losses found", report.broken_count);
+    let is_said = |words: &String| words.contains("it cannot be read");
+    assert!(report.broken.iter().all(is_said), "{:?}", report.broken);
 }

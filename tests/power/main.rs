@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use jeton_tests::power::{Campaign, Lie, Report, Script, drive};
+use jeton_tests::power::{
+    Campaign, Lie, Report, Script, SnapshotReport, cut_snapshots, drive, write_snapshots,
+};
 
 /// Records what the real store does to its files, and opens what a power cut may leave of them at each sync.
 #[derive(Debug, Parser)]
@@ -25,6 +27,9 @@ struct Arguments {
     /// Only this sync point of it.
     #[arg(long)]
     point: Option<usize>,
+    /// Instead of a log's life, so many snapshots.
+    #[arg(long, conflicts_with_all = ["point", "keep", "lie"])]
+    snapshots: Option<usize>,
     /// Where the trace and images that break a promise are kept.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -45,6 +50,29 @@ enum Driven {
         commits: usize,
         root: PathBuf,
     },
+    /// Writes snapshots into a directory: started by the other commands, under the shim.
+    #[command(hide = true)]
+    WriteSnapshots {
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        snapshots: usize,
+        root: PathBuf,
+    },
+}
+
+impl Driven {
+    fn run(self) -> Result<(), String> {
+        match self {
+            Self::Drive { seed, commits, root } => {
+                let script = seed.map_or_else(Script::steps_of_a_store, |seed| Script::life(seed, commits));
+                drive(&script, &root)
+            }
+            Self::WriteSnapshots { seed, snapshots, root } => {
+                write_snapshots(seed, snapshots, &root).map_err(|error| error.to_string())
+            }
+        }
+    }
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
@@ -61,9 +89,8 @@ fn lie(text: &str) -> Result<Lie, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Driven::Drive { seed, commits, root }) = arguments.driven {
-        let script = seed.map_or_else(Script::steps_of_a_store, |seed| Script::life(seed, commits));
-        return match drive(&script, &root) {
+    if let Some(driven) = arguments.driven {
+        return match driven.run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(words) => {
                 println!("broken: {words}");
@@ -76,6 +103,12 @@ fn main() -> ExitCode {
     let mut is_broken = false;
     for seed in from..to {
         let began = Instant::now();
+        if let Some(snapshots) = arguments.snapshots {
+            let report = cut_snapshots(&driver, seed, snapshots, None);
+            print_snapshots(seed, &report, began);
+            is_broken |= report.broken_count > 0;
+            continue;
+        }
         let Arguments { commits, lie, point, ref keep, .. } = arguments;
         let campaign = Campaign { seed, commits, lie, point, keep: keep.clone() };
         let report = campaign.run(&driver);
@@ -96,5 +129,18 @@ fn print(seed: u64, report: &Report, began: Instant) {
         began.elapsed().as_secs_f64()
     );
     report.refused.iter().for_each(|(words, times)| println!("{times:>8}  refused: {words}"));
+    report.broken.iter().for_each(|words| println!("{words}"));
+}
+
+fn print_snapshots(seed: u64, report: &SnapshotReport, began: Instant) {
+    println!(
+        "seed {seed}: {} sync points, {} images, {} with a snapshot that was not acknowledged, {} without any, {} broken, {:.1} s",
+        report.points,
+        report.images,
+        report.kept_unacknowledged,
+        report.without,
+        report.broken_count,
+        began.elapsed().as_secs_f64()
+    );
     report.broken.iter().for_each(|words| println!("{words}"));
 }

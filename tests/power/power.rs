@@ -10,6 +10,7 @@
 //!    |
 //! check.rs    opens that with the real store: nothing acknowledged may be missing, and the log goes on
 //! campaign.rs all of it for every sync point of a seed
+//! snapshots.rs the same for the files of snapshots, written by a small engine
 //! faults.rs   calls that fail: what is told, and the same check of what they leave
 //! ```
 //!
@@ -24,6 +25,7 @@ mod history;
 mod image;
 mod script;
 mod shim;
+mod snapshots;
 mod trace;
 
 pub use campaign::{Campaign, Lie, Report};
@@ -34,4 +36,5 @@ pub use history::History;
 pub use image::{Image, Variant};
 pub use script::{Script, Step, drive};
 pub use shim::{Fault, Recorded, record, record_in, shim};
+pub use snapshots::{SnapshotLie, SnapshotReport, cut_snapshots, write_snapshots};
 pub use trace::{Event, Trace};
