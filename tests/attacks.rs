@@ -432,13 +432,17 @@ async fn every_request_of_an_overload_is_answered_or_refused() {
         let arguments = ["run", "--json", "--tokens", "1000", "--connections", "4", "--in-flight", "1024"];
         let mut load = std::process::Command::new(jeton_load());
         load.args(arguments).args(["--rate", "200000", "--warm-up", "0s", "--duration", "2s", "--mix", mix]);
-        load.arg("--data").arg(&scene.target.data).stderr(std::process::Stdio::inherit());
+        load.args(["--when-full", "drop"]);
+        let out = scene.target.data.join("overload");
+        load.arg("--out").arg(&out).arg("--data").arg(&scene.target.data);
+        load.stderr(std::process::Stdio::inherit());
         let running = tokio::task::spawn_blocking(move || load.output());
         let output = scene.watched(running).await.unwrap().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        for none in ["unanswered", "errors", "wrong_replies"] {
-            assert_eq!(report[none], 0, "{report}");
-        }
+        let all = std::fs::read_to_string(out.join("run.json")).unwrap();
+        let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+        assert_eq!((&report["errors"], &report["wrong_replies"]), (&0.into(), &0.into()), "{report}");
+        assert_eq!(all["detail"]["unanswered"], 0, "{all}");
         assert!(report["achieved_per_s"].as_f64().unwrap() > 0.0, "{report}");
         assert!(output.status.success(), "{report}");
     }

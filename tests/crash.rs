@@ -21,6 +21,8 @@ async fn fifty_kills_under_mixed_load_lose_nothing_acknowledged() {
         report.cut_off,
         report.writes / 10,
         report.segments - 1,
+        report.snapshots,
+        report.from_snapshots,
     ];
     assert!(figures.iter().all(|figure| *figure > 2), "{report:?}");
 }

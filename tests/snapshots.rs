@@ -264,6 +264,84 @@ async fn snapshots_are_written_by_themselves_and_only_administrators_order_one()
     assert!(now.status.success() && words.starts_with("a snapshot of event "), "{words}");
 }
 
+/// Changes a name wherever it stands in the log's files.
+fn misspell(data: &Path, name: &str) {
+    let mut times = 0;
+    for segment in
+        fs::read_dir(data.join("log")).unwrap().filter_map(Result::ok).filter(|it| it.path().is_dir())
+    {
+        let file = segment.path().join("db");
+        let mut bytes = fs::read(&file).unwrap();
+        for at in 0..=bytes.len().saturating_sub(name.len()) {
+            if bytes[at..].starts_with(name.as_bytes()) {
+                bytes[at] ^= 1;
+                times += 1;
+            }
+        }
+        fs::write(&file, bytes).unwrap();
+    }
+    assert!(times > 0, "{name} stands in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_snapshot_hides_no_damage_behind_it_and_needs_none_of_the_log_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start_with(&data, "127.0.0.1:0", &[("JETON_SEGMENT_MIB", "1")]);
+    let admin = server.admin().await;
+    let tokens = Tokens::issue(&admin).await;
+    let named = async |name| one(&admin, |issue| issue.subjects = vec![jeton_tests::name(name)]).await;
+    let early = named("early-bird-of-the-log").await;
+    // The log goes on in other segments: of one that is damaged sled gives nothing behind the damage.
+    for _ in 0..60 {
+        admin.issue(issue_for(&["alice"; 256]), None).await.unwrap();
+    }
+    admin.take_snapshot().await.unwrap();
+    named("late-bird-of-the-log").await;
+    server.terminate();
+    let copy = |name: &str, misspelt: &str| {
+        let copy = dir.path().join(name);
+        copy_dir(&data, &copy);
+        let _ = fs::remove_file(copy.join("server.log"));
+        misspell(&copy, misspelt);
+        let verified = run(&copy, &["log", "verify"], "");
+        assert_eq!(verified.status.code(), Some(2), "the log is read whole there");
+        copy
+    };
+    let refused = |data: &Path| {
+        let Err(StartFailure::Ended { status, words }) = Server::try_start(data, &[]) else {
+            panic!("it started");
+        };
+        assert!(
+            status.code() == Some(2) && words.contains("the log is broken at sequence number"),
+            "{words}"
+        );
+    };
+    // Before the snapshot: nothing that is served rests on it.
+    let before = copy("before", "early-bird-of-the-log");
+    let server = Server::start(&before);
+    assert_eq!(times(&server, LOADED), 1);
+    let admin = server.admin().await;
+    tokens.check(&admin).await;
+    assert_eq!(admin.validate(&early, &Check::live()).await.unwrap().verdict, Verdict::Valid);
+    server.terminate();
+    // The same with a damaged snapshot: there is nothing whole to serve from.
+    let manifest =
+        files(&before).into_iter().find(|file| file.to_string_lossy().contains("snapshot-")).unwrap();
+    fs::write(manifest, b"JTNS").unwrap();
+    refused(&before);
+    // Behind it.
+    let behind = copy("behind", "late-bird-of-the-log");
+    refused(&behind);
+    // A repaired log is another one: the snapshot is none of its.
+    let repaired = run(&behind, &["log", "repair", "--accept-loss"], "");
+    assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stderr));
+    let _ = fs::remove_file(behind.join("server.log"));
+    let server = Server::start(&behind);
+    assert_eq!((times(&server, LOADED), times(&server, PASSED_OVER)), (0, 1), "{}", server.log());
+    tokens.check(&server.admin().await).await;
+}
+
 #[test]
 fn a_maximum_that_memory_has_no_room_for_is_refused_with_the_arithmetic() {
     let dir = tempfile::tempdir().unwrap();

@@ -71,8 +71,11 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     let data = plan.out.join("data");
     let _ = std::fs::remove_dir_all(&data);
     // Small segments, so that the log goes on to the next one many times in an hour.
-    let server =
-        Server::start_as(&data, &["--listen", "127.0.0.1:0", "--cores", "1"], &[("JETON_SEGMENT_MIB", "4")]);
+    let server = Server::start_as(
+        &data,
+        &["--listen", "127.0.0.1:0", "--cores", "1"],
+        &[("JETON_SEGMENT_MIB", "4"), ("JETON_SNAPSHOT_LOG_MIB", "4")],
+    );
     let guests: Vec<String> = (0..GUESTS).map(|guest| format!("guest-{guest}")).collect();
     for guest in &guests {
         let made = run_jeton(&data, &["identity", "create", guest, "--rights", "validate"], "");

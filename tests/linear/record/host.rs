@@ -20,7 +20,11 @@ pub(super) struct Host {
 }
 
 fn start(data: &Path, listen: &str) -> Server {
-    Server::start_as(data, &["--listen", listen, "--cores", "1"], &[("JETON_SEGMENT_MIB", "8")])
+    Server::start_as(
+        data,
+        &["--listen", listen, "--cores", "1"],
+        &[("JETON_SEGMENT_MIB", "8"), ("JETON_SNAPSHOT_LOG_MIB", "1")],
+    )
 }
 
 impl Host {

@@ -1,7 +1,8 @@
-use super::EPOCH_MS;
+use super::{EPOCH_MS, Haste};
 use crate::command::{Command, ConsumeToken, RevokeTarget};
 use crate::outcome::{Outcome, Rejection};
 use crate::sequencer::FIRST_TENANT;
+use crate::state::State;
 use crate::testing::{Engine, issue_command, name};
 use crate::token::Token;
 use crate::verdict::Verdict;
@@ -130,4 +131,37 @@ fn uses_left_after(engine: &mut Engine, token: &Token) -> u32 {
         Ok(Outcome::Consumed { uses_left, .. }) => uses_left,
         other => panic!("not consumed: {other:?}"),
     }
+}
+
+#[test]
+fn a_renewal_of_what_is_dead_gives_nothing_reclaimed_or_not() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.renewable_s = 7_200);
+    engine.revoke(RevokeTarget::Id(token.id));
+    let after = |reclaims: bool| {
+        let (mut state, _reader) =
+            State::new(crate::testing::LOG, crate::numbers::Partition(0), crate::testing::SMALL).unwrap();
+        for batch in &engine.log {
+            let batch = crate::batch::open(&batch.bytes).unwrap();
+            for (at, entry) in (batch.first.0..).zip(&batch.entries) {
+                if let Some(publication) =
+                    state.apply(crate::numbers::Sequence(at), batch.time, entry).unwrap()
+                {
+                    state.publish(&publication);
+                }
+            }
+        }
+        if reclaims {
+            while state.reclaim_walks(usize::MAX, Haste::Every) {}
+            assert_eq!(state.tokens(), 0);
+        }
+        // No engine writes such an event, but a log can hold one.
+        let expires_s = engine.now.floor_seconds().0 + 7_000;
+        let fact = crate::event::Fact::TokenRenewed { id: token.id.0, renewed_s: 0, expires_s };
+        let entry = crate::event::Entry { event: crate::event::Event { actor: 1, fact }, detached: None };
+        let given = state.apply(state.sequence().next(), engine.now, &entry).unwrap();
+        (given, state.digest())
+    };
+    assert_eq!(after(false).0, None);
+    assert_eq!(after(false), after(true));
 }
