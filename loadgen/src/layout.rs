@@ -44,30 +44,41 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The regions that a workload needs.
+    /// The regions that a workload needs: one that [`Workload::check`] has passed.
     pub(crate) fn new(workload: &Workload) -> Self {
+        let mut end = Self::live(workload);
+        let mut ends = [end; ROLES.len()];
+        for (at, size) in ends[1..].iter_mut().zip(Self::sizes(workload)) {
+            end += size;
+            *at = end;
+        }
+        assert_eq!(end, workload.keys.tokens, "no more tokens are set aside than there are");
+        Self { ends }
+    }
+
+    /// How many tokens are left alone once all others are set aside; 0 if not even those have room.
+    pub(crate) fn live(workload: &Workload) -> u32 {
+        workload.keys.tokens.saturating_sub(Self::sizes(workload).iter().sum())
+    }
+
+    /// The sizes of all regions but the first.
+    fn sizes(workload: &Workload) -> [u32; ROLES.len() - 1] {
         let (mix, asks, tokens) = (&workload.mix, &workload.validate, workload.keys.tokens);
         let percent = |is_needed: bool, percent: u32| {
             if is_needed { (u64::from(tokens) * u64::from(percent) / 100) as u32 } else { 0 }
         };
         let revocable = workload.keys.revocable;
-        let has_both = mix.revoke > 0.0 && mix.revoke_subject > 0.0;
+        let has_victims = mix.revoke > 0.0 || asks.revoked > 0.0;
+        let has_both = has_victims && mix.revoke_subject > 0.0;
         let each = if has_both { revocable.div_ceil(2) } else { revocable };
-        let sizes = [
-            percent(mix.revoke > 0.0 || asks.revoked > 0.0, each),
+        [
+            percent(has_victims, each),
             percent(mix.revoke_subject > 0.0, each) / GROUP_TOKENS * GROUP_TOKENS,
             // Of a mix without validates there is nothing to leave alone.
             percent(mix.consume > 0.0, LIMITED),
             percent(mix.renew > 0.0, RENEWABLE),
             percent(asks.expired > 0.0 && mix.validate > 0.0, EXPIRED),
-        ];
-        let mut end = tokens - sizes.iter().sum::<u32>();
-        let mut ends = [end; ROLES.len()];
-        for (at, size) in ends[1..].iter_mut().zip(sizes) {
-            end += size;
-            *at = end;
-        }
-        Self { ends }
+        ]
     }
 
     /// All tokens.
@@ -100,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::workload::{Mix, library};
+    use crate::workload::{Asks, Keys, Mix};
 
     #[test]
     fn a_plain_workload_has_live_tokens_and_those_to_be_revoked() {
@@ -118,13 +129,56 @@ mod tests {
         assert_eq!(ROLES.map(|role| layout.count(role)), [880_000, 10_000, 10_000, 50_000, 50_000, 0]);
     }
 
+    /// Every set of kinds and asks that regions depend on: a bit each.
+    fn needing(bits: u32) -> (Mix, Asks) {
+        let share = |bit: u32, percent: f64| if bits & 1 << bit == 0 { 0.0 } else { percent };
+        let mut mix = Mix {
+            revoke: share(0, 10.0),
+            revoke_subject: share(1, 10.0),
+            consume: share(2, 10.0),
+            renew: share(3, 10.0),
+            ..Mix::none()
+        };
+        mix.validate = 100.0 - mix.shares().iter().sum::<f64>();
+        let mut asks = Asks { revoked: share(4, 10.0), expired: share(5, 10.0), ..Asks::none() };
+        asks.live = 100.0 - asks.shares().iter().sum::<f64>();
+        (mix, asks)
+    }
+
+    #[test]
+    fn a_workload_that_leaves_no_token_alone_is_refused() {
+        let (mix, validate) = needing(0b10_1101);
+        let mut workload = Workload { mix, validate, ..Workload::default() };
+        // 5 % are consumed, 5 % renewed, 1 % expires.
+        for (revocable, live) in [(88, 1_000), (89, 0), (90, 0)] {
+            workload.keys = Keys { tokens: 100_000, revocable, ..workload.keys };
+            assert_eq!(Layout::live(&workload), live, "{revocable}");
+            assert_eq!(workload.check().is_ok(), live > 0, "{revocable}");
+        }
+        let said = workload.check().unwrap_err().to_string();
+        assert!(said.starts_with("keys.revocable is 90: ") && said.lines().count() == 1, "{said}");
+    }
+
     proptest! {
         #[test]
-        fn every_position_is_in_the_region_of_its_role(tokens in 1_000..200_000_u32, at in any::<prop::sample::Index>()) {
-            for (_, mut workload, _) in library::all() {
-                workload.keys.tokens = tokens;
+        fn every_position_is_in_the_region_of_its_role(
+            tokens in 1_000..200_000_u32,
+            revocable in 1..=90_u32,
+            at in any::<prop::sample::Index>(),
+        ) {
+            for bits in 0..64 {
+                let (mix, validate) = needing(bits);
+                let mut workload = Workload { mix, validate, ..Workload::default() };
+                workload.keys = Keys { tokens, revocable, ..workload.keys };
+                prop_assert_eq!(workload.check().is_ok(), Layout::live(&workload) > 0);
+                if workload.check().is_err() {
+                    continue;
+                }
                 let layout = Layout::new(&workload);
                 prop_assert_eq!(layout.tokens(), tokens);
+                prop_assert!(layout.count(Role::Live) > 0);
+                let set_aside = layout.count(Role::Victim) + layout.count(Role::Member);
+                prop_assert!(u64::from(set_aside) * 100 <= u64::from(tokens) * u64::from(revocable + 1));
                 let position = at.index(tokens as usize) as u32;
                 let (role, number) = layout.role(position);
                 prop_assert!(layout.region(role).contains(&position));

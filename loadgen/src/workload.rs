@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::kind::{Asks, Mix};
 pub(crate) use self::units::Span;
+use crate::layout::Layout;
 
 /// Bounds, for flags and files alike.
 pub(crate) const CONNECTIONS_MAX: u16 = 4_096;
@@ -228,6 +229,11 @@ impl Workload {
         }
         self.mix.check()?;
         self.validate.check()?;
+        ensure!(
+            Layout::live(self) > 0,
+            "keys.revocable is {}: beside what is consumed, renewed and expired, that leaves no token alone",
+            self.keys.revocable
+        );
         self.check_schedule()
     }
 
