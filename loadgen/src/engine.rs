@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -67,6 +67,11 @@ pub(crate) struct Engine<'a> {
     pub(crate) sample: Box<Sample>,
     /// When something was answered last.
     pub(crate) heard: Instant,
+    /// Since when an answer is waited for, if anything is under way.
+    waits_since: Instant,
+    /// Requests of this phase that were sent or given up, and those that were noted as offered.
+    given_out: u64,
+    noted: u64,
     /// Whether the victims or groups set aside have been used up.
     pub(crate) ran_dry: bool,
 }
@@ -89,6 +94,9 @@ impl<'a> Engine<'a> {
             random: SmallRng::seed_from_u64(workload.seed ^ u64::from(worker) << 48 ^ 0x746f_6b65_6e73),
             sample: Box::default(),
             heard: now,
+            waits_since: now,
+            given_out: 0,
+            noted: 0,
             ran_dry: false,
             clock,
             shared,
@@ -98,7 +106,18 @@ impl<'a> Engine<'a> {
     /// Begins a phase: requests are due as `due` says, or in a closed loop, until `until`.
     pub(crate) fn begin(&mut self, due: Option<DueTimes>, from: Instant, until: Instant) {
         (self.due, self.from, self.until) = (due, from, until);
+        (self.given_out, self.noted) = (0, 0);
         (self.heard, self.was_full) = ((self.clock)(), false);
+        self.waits_since = self.heard;
+    }
+
+    /// How long what is under way has been waiting for any answer at all: since the last one, or since it was sent if
+    /// nothing was under way before.
+    pub(crate) fn silence(&self) -> Duration {
+        if self.under_way() == 0 {
+            return Duration::ZERO;
+        }
+        (self.clock)().saturating_duration_since(self.waits_since)
     }
 
     /// Requests that are under way.
@@ -165,7 +184,7 @@ impl<'a> Engine<'a> {
         if due.next_due(now).is_none() {
             return false;
         }
-        self.sample.counts.offered += 1;
+        self.given_out += 1;
         self.sample.counts.not_sent += 1;
         true
     }
@@ -181,12 +200,15 @@ impl<'a> Engine<'a> {
         let (kind, number, is_again) = self.choose(traced.map(|traced| traced.kind));
         let batch = traced.map_or(shared.workload.batch, |traced| traced.tokens);
         let issue_batch = traced.map_or(shared.workload.issue_batch, |traced| traced.tokens);
+        if self.under_way() == 0 {
+            self.waits_since = at;
+        }
         let id = self.slots.begin(slot, kind, number, due, at);
         let place = self.slots.of(slot);
         (place.is_again, place.tokens) = (is_again, issue_batch);
         let connection = self.slots.connection(slot);
         let position = |role| shared.truth.layout.region(role).start;
-        self.sample.counts.offered += 1;
+        self.given_out += 1;
         match kind {
             Kind::Validate => self.ask_validate(peer, slot, batch, id)?,
             Kind::Issue => self.ask_issue(peer, connection, usize::from(issue_batch), id)?,
@@ -290,12 +312,22 @@ impl<'a> Engine<'a> {
         peer.ask(connection, id, &Question::Issue { role: Role::Live, subjects, fresh: &self.tokens })
     }
 
+    /// Notes as offered what was due before the end of an interval, sent or not, and was not noted before. In a closed
+    /// loop that is what was sent.
+    pub(crate) fn note_offered(&mut self, end: Instant) {
+        let waiting = self.due.as_ref().map_or(0, |due| due.left(end, 1).map(|(_, count)| count).sum());
+        // What random arrivals leave waiting is an expectation: it may turn out to have been too much.
+        let offered = self.given_out + waiting;
+        self.sample.counts.offered += offered.saturating_sub(self.noted);
+        self.noted = self.noted.max(offered);
+    }
+
     /// Ends the phase, now if not before, and notes what was due and never sent: it has waited until now, and waits on.
     pub(crate) fn note_unsent(&mut self) {
         self.until = self.until.min((self.clock)());
+        self.note_offered(self.until);
         let Some(due) = self.due.take() else { return };
         for (at, count) in due.left(self.until, WAITING_GROUPS) {
-            self.sample.counts.offered += count;
             self.sample.counts.not_sent += count;
             self.sample.record_waiting(Kind::Validate, self.until.saturating_duration_since(at), count);
         }

@@ -127,8 +127,10 @@ impl Worker<'_> {
             let end = until.min(from + self.crew.interval * (interval as u32 + 1));
             let result = self.ask_until(engine, peer, end);
             let is_stopped = self.crew.stop.load(Relaxed);
-            if is_stopped || interval + 1 == self.intervals() {
+            if result.is_err() || is_stopped || interval + 1 == self.intervals() {
                 engine.note_unsent();
+            } else {
+                engine.note_offered(end);
             }
             self.hand_over(engine, interval);
             result?;
@@ -171,7 +173,7 @@ impl Worker<'_> {
     }
 
     fn check_silence(&self, engine: &Engine<'_>) -> anyhow::Result<()> {
-        if engine.under_way() > 0 && engine.heard.elapsed() > SILENCE_MAX {
+        if engine.silence() > SILENCE_MAX {
             bail!("the server did not answer for {} s", SILENCE_MAX.as_secs());
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::workload::kind::Kind;
 impl Engine<'_> {
     /// Checks an answer and records how long it took.
     pub(super) fn take(&mut self, at: Instant, id: u64, reply: &Reply<'_>) {
-        self.heard = at;
+        (self.heard, self.waits_since) = (at, at);
         let Some(number) = self.slots.answered(id) else {
             self.sample.wrong(|| format!("an answer to request {id:#x}, which nobody waits for"));
             return;

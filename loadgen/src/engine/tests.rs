@@ -181,10 +181,8 @@ fn workload(mix: Mix, rate: u32) -> Workload {
     workload
 }
 
-/// A run of two seconds; `change` makes the server another than the best.
-fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample, Fake) {
-    let began = Instant::now();
-    let clock = Rc::new(Cell::new(began));
+/// What a run needs, with a key space whose tokens say where they are and a server that knows them.
+fn rig(workload: &Workload, clock: &Rc<Cell<Instant>>) -> (Arc<Shared>, Fake) {
     let layout = Layout::new(workload);
     let mut keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
     for position in 0..layout.tokens() {
@@ -194,18 +192,38 @@ fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample,
     }
     let shared =
         Arc::new(Shared { workload: workload.clone(), keys, truth: Truth::new(layout), trace: None });
-    let mut fake = Fake {
-        clock: Rc::clone(&clock),
+    let fake = Fake {
+        clock: Rc::clone(clock),
         shared: Arc::clone(&shared),
         lie: Lie::None,
         service: Duration::from_micros(100),
         stall: None,
-        busy_until: began,
+        busy_until: clock.get(),
         waiting: VecDeque::new(),
         asked: 0,
         connections: usize::from(workload.connections),
         reconnected: 0,
     };
+    (shared, fake)
+}
+
+/// A run of two seconds; `change` makes the server another than the best.
+fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample, Fake) {
+    let (rows, fake) = run_in(workload, change, 1);
+    let mut whole = Sample::default();
+    rows.iter().for_each(|row| whole.add(row));
+    (whole, fake)
+}
+
+/// The same in so many intervals, and what came after them.
+fn run_in(
+    workload: &Workload,
+    change: impl FnOnce(&mut Fake, Instant),
+    intervals: u32,
+) -> (Vec<Sample>, Fake) {
+    let began = Instant::now();
+    let clock = Rc::new(Cell::new(began));
+    let (shared, mut fake) = rig(workload, &clock);
     change(&mut fake, began);
     let now = || clock.get();
     let mut engine = Engine::new(shared, 0, fake.connections, &now);
@@ -213,16 +231,24 @@ fn run(workload: &Workload, change: impl FnOnce(&mut Fake, Instant)) -> (Sample,
     let due = Profile::new(&workload.schedule, workload.duration.0)
         .map(|profile| DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1));
     engine.begin(due, began, until);
+    let mut rows = Vec::new();
+    let mut end = began + workload.duration.0 / intervals;
     while clock.get() < until + Duration::from_secs(5) {
         engine.turn(&mut fake).unwrap();
-        if clock.get() == until {
-            engine.note_unsent();
+        if clock.get() == end && clock.get() <= until {
+            if end == until {
+                engine.note_unsent();
+            } else {
+                engine.note_offered(end);
+            }
+            rows.push(*std::mem::take(&mut engine.sample));
+            end += workload.duration.0 / intervals;
         }
         clock.set(clock.get() + Duration::from_micros(50));
     }
     engine.note_unanswered();
-    let sample = std::mem::take(&mut engine.sample);
-    (*sample, fake)
+    rows.push(*std::mem::take(&mut engine.sample));
+    (rows, fake)
 }
 
 fn everything() -> (Mix, Asks) {
@@ -271,7 +297,11 @@ fn every_lie_is_noticed() {
         assert!(is_named || sample.described.len() == 5, "{words}: {:?}", sample.described);
     }
     let (sample, _) = run(&workload, |fake, _| fake.lie = Lie::OneVerdictTooFew);
-    assert!(sample.counts.errors > 0 && sample.described[0].contains("7 verdicts"), "{:?}", sample.described);
+    assert!(
+        sample.counts.errors > 0 && sample.described[0].contains("7 verdicts"),
+        "{:?}",
+        sample.described
+    );
 }
 
 #[test]
@@ -313,6 +343,59 @@ fn what_waits_at_the_end_is_offered_not_achieved_and_has_waited() {
     assert_eq!(sample.counts.offered, 40_000);
     assert!(sample.counts.not_sent.abs_diff(20_000) < 200, "{}", sample.counts.not_sent);
     assert!(sample.all_latency().max() < 10_000, "what is sent waits for no more than 64 others");
+}
+
+#[test]
+fn each_interval_was_offered_what_was_due_in_it_however_late_it_is_sent() {
+    // Half of what is due can be answered in time; then less is asked for than can be done, and the rest is caught up with.
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1);
+    workload.schedule = Schedule::Steps(vec![20_000, 1_000]);
+    for when_full in [WhenFull::Wait, WhenFull::Drop] {
+        workload.when_full = when_full;
+        let (rows, _) = run_in(&workload, |_, _| {}, 8);
+        let offered: Vec<u64> = rows[..8].iter().map(|row| row.counts.offered).collect();
+        // What is due at the very end of an interval may be in either.
+        for (offered, due) in offered.iter().zip([5_000, 5_000, 5_000, 5_000, 250, 250, 250, 250_u64]) {
+            assert!(offered.abs_diff(due) <= 1, "{when_full:?}: {offered} of {due}");
+        }
+        assert_eq!(offered.iter().sum::<u64>(), 21_000);
+        let achieved: u64 = rows[..8].iter().map(|row| row.counts.achieved).sum();
+        let not_sent: u64 = rows[..8].iter().map(|row| row.counts.not_sent).sum();
+        assert!((achieved + not_sent).abs_diff(21_000) <= 64, "{achieved}, {not_sent}");
+    }
+    (workload.schedule, workload.arrivals) = (Schedule::Closed, Arrivals::Constant);
+    let (rows, _) = run_in(&workload, |_, _| {}, 8);
+    for row in &rows[..8] {
+        assert!(row.counts.offered.abs_diff(2_500) <= 70, "{}", row.counts.offered);
+    }
+}
+
+#[test]
+fn nobody_is_silent_who_was_asked_nothing() {
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1);
+    (workload.schedule, workload.think) = (Schedule::Closed, Span::from_secs(11));
+    (workload.connections, workload.in_flight) = (1, 1);
+    workload.duration = Span::from_secs(30);
+    let (began, clock) = (Instant::now(), Rc::new(Cell::new(Instant::now())));
+    let (shared, mut fake) = rig(&workload, &clock);
+    fake.stall = Some((began + 20_000 * MS, began + 60_000 * MS));
+    let now = || clock.get();
+    let mut engine = Engine::new(shared, 0, 1, &now);
+    engine.begin(None, began, began + workload.duration.0);
+    let mut longest = Duration::ZERO;
+    while clock.get() < began + 20_000 * MS {
+        engine.turn(&mut fake).unwrap();
+        longest = longest.max(engine.silence());
+        clock.set(clock.get() + MS);
+    }
+    assert_eq!(engine.sample.counts.achieved, 2);
+    assert!(longest <= 5 * MS, "two requests, eleven seconds apart: {longest:?}");
+    while clock.get() < began + 40_000 * MS {
+        engine.turn(&mut fake).unwrap();
+        clock.set(clock.get() + MS);
+    }
+    // The third was sent after 22 s, and has no answer.
+    assert!(engine.silence().abs_diff(18_000 * MS) < 20 * MS, "{:?}", engine.silence());
 }
 
 #[test]

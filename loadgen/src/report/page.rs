@@ -58,8 +58,8 @@ fn run(record: &Record) -> String {
         ),
         (
             "Rates",
-            "What was asked for and what was answered as asked. The two lie on each other as long as the server keeps \
-             up.",
+            "What was due in each interval (in a closed loop, what was sent) and what was answered as asked in it. The \
+             two lie on each other as long as the server keeps up; where it does not, they part.",
             rates(&detail.rows),
         ),
         (
