@@ -167,6 +167,7 @@ impl<'a> Engine<'a> {
                 let lag = crate::recorder::micros(now - due);
                 self.sample.counts.lag_us_max = self.sample.counts.lag_us_max.max(lag);
             }
+            self.sample.counts.no_room += u64::from(due.is_some() && self.was_full);
             let traced = self.due.as_ref().and_then(DueTimes::traced);
             self.ask(peer, slot, (due.unwrap_or(now), now), traced)?;
             has_sent = true;
@@ -186,6 +187,7 @@ impl<'a> Engine<'a> {
         }
         self.given_out += 1;
         self.sample.counts.not_sent += 1;
+        self.sample.counts.no_room += 1;
         true
     }
 

@@ -10,6 +10,12 @@ pub(crate) fn own_cpu() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// CPU time of this thread so far.
+pub(crate) fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Time since the epoch by the wall clock: for what people and files are told, never for what is measured.
 pub(crate) fn wall() -> Duration {
     let time = clock_gettime(ClockId::Realtime);

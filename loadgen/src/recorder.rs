@@ -13,7 +13,7 @@ use crate::workload::kind::{KINDS, Kind};
 /// The longest time that is told apart from longer ones.
 const MAX_US: u64 = 600_000_000;
 const DIGITS: u8 = 3;
-/// Wrong replies and failures that are described; more are only counted.
+/// Different wrong replies and failures that are described; more are only counted.
 const DESCRIBED_MAX: usize = 5;
 
 /// A histogram of microseconds up to ten minutes, three digits of each.
@@ -46,6 +46,8 @@ pub(crate) struct Counts {
     pub(crate) unanswered: u64,
     /// How late a request was sent at worst because the generator itself was busy.
     pub(crate) lag_us_max: u64,
+    /// Requests that were due while every place was taken: what made them wait was not the generator.
+    pub(crate) no_room: u64,
     /// Connections that were replaced.
     pub(crate) reconnects: u64,
 }
@@ -61,6 +63,7 @@ impl Counts {
         self.not_sent += other.not_sent;
         self.unanswered += other.unanswered;
         self.lag_us_max = self.lag_us_max.max(other.lag_us_max);
+        self.no_room += other.no_room;
         self.reconnects += other.reconnects;
     }
 }
@@ -72,10 +75,12 @@ pub(crate) struct Sample {
     /// By the number of the kind.
     pub(crate) latency: [Histogram<u64>; KINDS.len()],
     pub(crate) service: [Histogram<u64>; KINDS.len()],
-    /// The first few wrong replies and failures, in words.
-    pub(crate) described: Vec<String>,
+    /// The first few different wrong replies and failures, in words, and how often each was met.
+    pub(crate) described: Vec<(String, u64)>,
     /// Time in which the worker had nothing to do.
     pub(crate) idle: Duration,
+    /// Time in which it had something to do and was not let: the processor was somebody else's.
+    pub(crate) held_back: Duration,
 }
 
 impl Default for Sample {
@@ -86,13 +91,15 @@ impl Default for Sample {
             service: std::array::from_fn(|_| histogram()),
             described: Vec::new(),
             idle: Duration::ZERO,
+            held_back: Duration::ZERO,
         }
     }
 }
 
 impl Sample {
     pub(crate) fn clear(&mut self) {
-        (self.counts, self.idle) = (Counts::default(), Duration::ZERO);
+        self.counts = Counts::default();
+        (self.idle, self.held_back) = (Duration::ZERO, Duration::ZERO);
         self.described.clear();
         for histogram in self.latency.iter_mut().chain(&mut self.service) {
             // Most kinds are in no mix, and emptying a histogram takes as long as its bounds are wide.
@@ -121,31 +128,35 @@ impl Sample {
 
     pub(crate) fn wrong(&mut self, describe: impl FnOnce() -> String) {
         self.counts.wrong_replies += 1;
-        self.describe(|| format!("wrong reply: {}", describe()));
+        self.describe(format!("wrong reply: {}", describe()), 1);
     }
 
     pub(crate) fn error(&mut self, describe: impl FnOnce() -> String) {
         self.counts.errors += 1;
-        self.describe(describe);
+        self.describe(describe(), 1);
     }
 
-    fn describe(&mut self, describe: impl FnOnce() -> String) {
-        if self.described.len() < DESCRIBED_MAX {
-            self.described.push(describe());
+    fn describe(&mut self, words: String, count: u64) {
+        if let Some((_, met)) = self.described.iter_mut().find(|(known, _)| *known == words) {
+            *met += count;
+        } else if self.described.len() < DESCRIBED_MAX {
+            self.described.push((words, count));
         }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
         self.idle += other.idle;
+        self.held_back += other.held_back;
         let mine = self.latency.iter_mut().chain(&mut self.service);
         for (mine, other) in mine.zip(other.latency.iter().chain(&other.service)) {
             if !other.is_empty() {
                 mine.add(other).expect("all histograms have the same bounds");
             }
         }
-        let room = DESCRIBED_MAX.saturating_sub(self.described.len());
-        self.described.extend(other.described.iter().take(room).cloned());
+        for (words, count) in &other.described {
+            self.describe(words.clone(), *count);
+        }
     }
 
     /// Latencies of every kind together.
@@ -214,6 +225,7 @@ mod tests {
         assert!(whole.all_latency().max() >= MAX_US);
         part.clear_but_wrong();
         assert_eq!((part.all_latency().len(), part.counts.wrong_replies), (0, 1));
-        assert_eq!(part.described, ["wrong reply: a lie"]);
+        assert_eq!(part.described, [("wrong reply: a lie".to_owned(), 1)]);
+        assert_eq!(whole.described, [("wrong reply: a lie".to_owned(), 2)], "said once, and how often");
     }
 }

@@ -15,6 +15,9 @@ use crate::run::{Outcome, Row};
 use crate::workload::Workload;
 use crate::workload::kind::KINDS;
 
+/// The part of the time that a generator may be kept from its core and still be said to have had it.
+const HELD_BACK_MAX: f64 = 0.02;
+
 /// The figures that every report has, whatever the peer: one line of JSON with these keys and no others.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Summary {
@@ -90,13 +93,19 @@ pub(crate) struct Detail {
     pub(crate) generator_lag_us_max: u64,
     /// The part of the time in which the busiest worker had something to do.
     pub(crate) generator_busiest: f64,
+    /// The part of the time in which one worker at worst had something to do and was not let.
+    #[serde(default)]
+    pub(crate) generator_held_back: f64,
+    /// Requests that were due while every place was taken.
+    #[serde(default)]
+    pub(crate) no_room: u64,
     pub(crate) ran_dry: bool,
     pub(crate) failed: Option<String>,
     pub(crate) kinds: Vec<OfKind>,
     /// Latency by percentile: for the curve of the report.
     pub(crate) curve: Vec<Point>,
     pub(crate) rows: Vec<Row>,
-    /// The first few wrong replies and failures.
+    /// The first few different wrong replies and failures, and how often each was met.
     pub(crate) described: Vec<String>,
 }
 
@@ -120,6 +129,10 @@ fn curve(latency: &Histogram<u64>, service: &Histogram<u64>) -> Vec<Point> {
             service_us: service.value_at_quantile(quantile),
         })
         .collect()
+}
+
+fn told((words, count): &(String, u64)) -> String {
+    if *count == 1 { words.clone() } else { format!("{words} ({count} times)") }
 }
 
 impl Record {
@@ -172,12 +185,14 @@ impl Record {
             reconnects: counts.reconnects,
             generator_lag_us_max: counts.lag_us_max,
             generator_busiest: outcome.busiest,
+            generator_held_back: outcome.held_back,
+            no_room: counts.no_room,
             ran_dry: outcome.ran_dry,
             failed: outcome.failed.as_ref().map(|error| format!("{error:#}")),
             kinds: kinds.collect(),
             curve: curve(&latency, &service),
             rows: outcome.rows.clone(),
-            described: outcome.whole.described.clone(),
+            described: outcome.whole.described.iter().map(told).collect(),
         };
         Self { summary, detail }
     }
@@ -191,6 +206,17 @@ impl Record {
     pub(crate) fn is_generator_the_limit(&self) -> bool {
         let is_behind = self.summary.achieved_per_s < 0.98 * self.summary.offered_per_s;
         self.detail.generator_busiest > 0.95 && (self.summary.workload.is_closed() || is_behind)
+    }
+
+    /// Whether fewer requests were answered, in whatever way, than were asked for.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.summary.requests_per_s < 0.98 * self.summary.offered_per_s
+    }
+
+    /// Whether it was the server that made requests wait: every place was taken, and the generator was free to work.
+    pub(crate) fn is_server_the_limit(&self) -> bool {
+        let is_held_back = self.detail.generator_held_back > HELD_BACK_MAX;
+        self.is_behind() && !self.is_generator_the_limit() && self.detail.no_room > 0 && !is_held_back
     }
 }
 

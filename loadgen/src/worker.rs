@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::engine::{Engine, Shared};
 use crate::fill::SILENCE_MAX;
+use crate::measure::thread_cpu;
 use crate::peer::Peer;
 use crate::recorder::Sample;
 use crate::schedule::{DueTimes, Pace, Profile};
@@ -149,8 +150,9 @@ impl Worker<'_> {
     }
 
     fn ask_until(&self, engine: &mut Engine<'_>, peer: &mut dyn Peer, until: Instant) -> anyhow::Result<()> {
-        let mut busy_until = Instant::now();
-        let mut now = busy_until;
+        let (began, cpu_before) = (Instant::now(), thread_cpu());
+        let (mut busy_until, mut now) = (began, began);
+        let mut waited = Duration::ZERO;
         while now < until && !self.crew.stop.load(Relaxed) {
             let is_moved = engine.turn(peer)?;
             let after = Instant::now();
@@ -162,6 +164,8 @@ impl Worker<'_> {
                     let wake = next.min(until).min(after + WAIT_MAX) - WAKE_EARLY;
                     if wake > after {
                         peer.wait(wake)?;
+                        // What it is woken up too late by is no wait of its own choice.
+                        waited += Instant::now().min(wake + WAKE_EARLY) - after;
                     }
                 }
                 engine.sample.idle += now.elapsed();
@@ -169,6 +173,7 @@ impl Worker<'_> {
             }
             now = Instant::now();
         }
+        engine.sample.held_back += (now - began).saturating_sub(waited + (thread_cpu() - cpu_before));
         Ok(())
     }
 

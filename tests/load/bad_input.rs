@@ -150,6 +150,36 @@ fn a_peer_that_speaks_something_else_than_redis() {
 }
 
 #[test]
+fn a_peer_that_answers_only_nonsense_fails_the_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while stream.read(&mut request).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[1,2]");
+                }
+            });
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("list"), "a-token\n").unwrap();
+    let url = format!("http://{address}/introspect");
+    let flags = ["--peer", &url, "-w", "introspection", "--token-list", "list", "--batch", "1"];
+    let ran = short(dir.path(), &flags);
+    let (told, said) = (serde_json::from_slice::<Value>(&ran.stdout).unwrap(), said(&ran));
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+    assert!(told["errors"].as_u64().unwrap() > 0, "{told}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.last().unwrap().contains("nothing was answered as asked: "), "{said}");
+    // What was wrong is said once, however often it was met.
+    assert!(lines.len() <= 3 && lines[0].contains(" times)"), "{said}");
+    assert!(!said.contains("keep up"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_written_is_found_out_before_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(dir.path());
@@ -190,12 +220,21 @@ fn a_rate_that_nobody_can_keep_is_not_called_the_servers() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(dir.path());
     let flags = ["run", "--json", "--tokens", "1000", "--duration", "1s", "--warm-up", "0s", "--batch", "1"];
-    let more = ["--rate", "5000000", "--in-flight", "64", "--mix", "validate=100"];
+    let more = ["--rate", "5000000", "--in-flight", "64", "--mix", "validate=100", "--out", "out"];
     let ran = load(dir.path(), &[&flags[..], &more].concat());
     let said = said(&ran);
     assert_eq!(ran.status.code(), Some(0), "{said}");
-    let is_told = ["the generator is the limit: ", "the server did not keep up: "];
-    assert!(is_told.iter().any(|words| said.contains(words)), "{said}");
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("out/run.json")).unwrap()).unwrap();
+    let detail = |name: &str| record["detail"][name].as_f64().unwrap();
+    // Which it is depends on who gets the cores; whichever is said has to follow from what was measured.
+    if said.contains("the generator is the limit: ") {
+        assert!(detail("generator_busiest") > 0.95, "{said}");
+    } else if said.contains("the server did not keep up: ") {
+        assert!(detail("no_room") > 0.0 && detail("generator_held_back") <= 0.02, "{said}");
+    } else {
+        assert!(said.contains("the generator was not always given its core"), "{said}");
+    }
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl Compare {
                 summary.achieved_per_s,
                 crate::live::time(summary.latency_us.p99)
             );
+            outcome.check_answers()?;
             if let Some(failed) = outcome.failed {
                 return Err(failed);
             }

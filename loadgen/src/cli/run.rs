@@ -79,6 +79,9 @@ pub(crate) fn run_and_tell(
         eprintln!("jeton-load: the report is in {}", folder.path().join("report.html").display());
     }
     // A server that died in mid-run: what was measured is told, and then that.
-    let is_good = record.is_good();
-    outcome.failed.map_or(Ok(is_good), Err)
+    if let Some(failed) = outcome.failed {
+        return Err(failed);
+    }
+    outcome.check_answers()?;
+    Ok(record.is_good())
 }

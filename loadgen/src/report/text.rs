@@ -82,13 +82,25 @@ pub(crate) fn warnings(record: &Record) -> Vec<String> {
             detail.generator_busiest * 100.0
         ));
     }
-    let is_behind = summary.achieved_per_s < 0.98 * summary.offered_per_s;
-    if is_behind && !record.is_generator_the_limit() && !summary.workload.is_closed() {
-        warnings.push(format!(
-            "the server did not keep up: {}/s of {}/s offered",
-            grouped(summary.achieved_per_s),
+    if record.is_behind() && !record.is_generator_the_limit() && !summary.workload.is_closed() {
+        let answered = format!(
+            "{}/s of {}/s were answered",
+            grouped(summary.requests_per_s),
             grouped(summary.offered_per_s)
-        ));
+        );
+        let late = time(detail.generator_lag_us_max);
+        warnings.push(if record.is_server_the_limit() {
+            format!(
+                "the server did not keep up: {answered}, all places for requests were taken (the generator itself was \
+                 late by {late} at most)"
+            )
+        } else {
+            format!(
+                "only {answered}; the generator was not always given its core: it was kept from it {:.0} % of the time \
+                 and late by {late} at most",
+                detail.generator_held_back * 100.0
+            )
+        });
     }
     if detail.ran_dry {
         warnings.push(

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,9 +63,23 @@ pub(crate) struct Outcome {
     pub(crate) server_rss_bytes: Option<u64>,
     /// The part of the time in which the busiest worker had something to do.
     pub(crate) busiest: f64,
+    /// The part of the time in which one worker at worst had something to do and was not let.
+    pub(crate) held_back: f64,
     pub(crate) ran_dry: bool,
     /// What ended the run early.
     pub(crate) failed: Option<anyhow::Error>,
+}
+
+impl Outcome {
+    /// Whether anything was answered as asked; otherwise there is nothing to tell of the server but its errors.
+    pub(crate) fn check_answers(&self) -> anyhow::Result<()> {
+        let Counts { achieved, errors, wrong_replies, .. } = self.whole.counts;
+        ensure!(
+            achieved > 0 || errors == 0 || wrong_replies > 0,
+            "nothing was answered as asked: {errors} answers were errors"
+        );
+        Ok(())
+    }
 }
 
 /// What a process had used at some time.
@@ -101,7 +115,9 @@ struct Collector<'a> {
     whole: Sample,
     log: IntervalLog,
     rss_max: Option<u64>,
+    /// Of each worker.
     idle: Vec<Duration>,
+    held_back: Vec<Duration>,
 }
 
 /// Runs the workers of a crew to their end.
@@ -157,6 +173,7 @@ impl<'a> Collector<'a> {
             log: IntervalLog::new(wall()),
             rss_max: None,
             idle: vec![Duration::ZERO; workers],
+            held_back: vec![Duration::ZERO; workers],
         }
     }
 
@@ -202,7 +219,11 @@ impl<'a> Collector<'a> {
         let until = if failed.is_some() { heard.clamp(self.from, until) } else { until };
         let seconds = until.saturating_duration_since(self.from).as_secs_f64();
         let (generator_cpu_s, server_cpu_s) = began.until(&ended);
+        let part = |time: Duration| {
+            if seconds > 0.0 { (time.as_secs_f64() / seconds).clamp(0.0, 1.0) } else { 0.0 }
+        };
         let idle = self.idle.iter().min().copied().unwrap_or_default();
+        let held_back = self.held_back.iter().max().copied().unwrap_or_default();
         Ok(Outcome {
             seconds,
             whole: std::mem::take(&mut self.whole),
@@ -211,7 +232,8 @@ impl<'a> Collector<'a> {
             generator_cpu_s,
             server_cpu_s,
             server_rss_bytes: self.rss_max,
-            busiest: if seconds > 0.0 { (1.0 - idle.as_secs_f64() / seconds).clamp(0.0, 1.0) } else { 0.0 },
+            busiest: if seconds > 0.0 { 1.0 - part(idle) } else { 0.0 },
+            held_back: part(held_back),
             ran_dry,
             failed,
         })
@@ -224,6 +246,7 @@ impl<'a> Collector<'a> {
         sum.add(sample);
         *spoken += 1;
         self.idle[usize::from(worker)] += sample.idle;
+        self.held_back[usize::from(worker)] += sample.held_back;
         if *spoken < workers {
             return false;
         }
