@@ -48,7 +48,7 @@ impl Baseline {
     }
 
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        std::fs::write(path, serde_json::to_vec_pretty(self)?)
+        files::replace(path, &serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("the baseline {} cannot be written", path.display()))
     }
 }
@@ -70,6 +70,8 @@ pub(crate) enum Change {
     Regressed,
     /// What the same server shows from run to run.
     Noise,
+    /// It is shown, and says nothing of the server: each invocation fills a key space beside those of earlier ones.
+    Unjudged,
 }
 
 /// One figure on both sides.
@@ -88,29 +90,42 @@ pub(crate) struct Compared {
 
 struct Figure {
     name: &'static str,
-    more_is_better: bool,
+    /// `None` if neither is: then it is not judged.
+    more_is_better: Option<bool>,
     of: fn(&Record) -> Option<f64>,
 }
 
 const FIGURES: [Figure; 8] = [
-    Figure { name: "achieved_per_s", more_is_better: true, of: |it| Some(it.summary.achieved_per_s) },
-    Figure { name: "tokens_per_s", more_is_better: true, of: |it| Some(it.summary.tokens_per_s) },
+    Figure { name: "achieved_per_s", more_is_better: Some(true), of: |it| Some(it.summary.achieved_per_s) },
+    Figure { name: "tokens_per_s", more_is_better: Some(true), of: |it| Some(it.summary.tokens_per_s) },
     Figure {
         name: "tokens_per_server_cpu_s",
-        more_is_better: true,
+        more_is_better: Some(true),
         of: |it| it.summary.tokens_per_server_cpu_s,
     },
-    Figure { name: "latency p50", more_is_better: false, of: |it| Some(it.summary.latency_us.p50 as f64) },
-    Figure { name: "latency p99", more_is_better: false, of: |it| Some(it.summary.latency_us.p99 as f64) },
+    Figure {
+        name: "latency p50",
+        more_is_better: Some(false),
+        of: |it| Some(it.summary.latency_us.p50 as f64),
+    },
+    Figure {
+        name: "latency p99",
+        more_is_better: Some(false),
+        of: |it| Some(it.summary.latency_us.p99 as f64),
+    },
     Figure {
         name: "latency p99.9",
-        more_is_better: false,
+        more_is_better: Some(false),
         of: |it| Some(it.summary.latency_us.p99_9 as f64),
     },
-    Figure { name: "service p99", more_is_better: false, of: |it| Some(it.summary.service_us.p99 as f64) },
+    Figure {
+        name: "service p99",
+        more_is_better: Some(false),
+        of: |it| Some(it.summary.service_us.p99 as f64),
+    },
     Figure {
         name: "server_rss_bytes",
-        more_is_better: false,
+        more_is_better: None,
         of: |it| it.summary.server_rss_bytes.map(|bytes| bytes as f64),
     },
 ];
@@ -174,9 +189,11 @@ fn judge(figure: &Figure, before: &[f64], after: &[f64], threshold: f64) -> Comp
     let p = chance(before, after);
     let (before, after) = (median(before), median(after));
     let percent = if before == 0.0 { 0.0 } else { (after / before - 1.0) * 100.0 };
-    let change = if p > P_MAX || percent.abs() < threshold {
+    let change = if figure.more_is_better.is_none() {
+        Change::Unjudged
+    } else if p > P_MAX || percent.abs() < threshold {
         Change::Noise
-    } else if (percent > 0.0) == figure.more_is_better {
+    } else if Some(percent > 0.0) == figure.more_is_better {
         Change::Improved
     } else {
         Change::Regressed
@@ -229,6 +246,17 @@ mod tests {
         let near = [1_000, 1_001, 1_002, 1_003, 1_004];
         assert_eq!(change(&near, &[1_010, 1_011, 1_012, 1_013, 1_014]), Change::Noise, "below the threshold");
         assert_eq!(change(&usual, &usual), Change::Noise);
+    }
+
+    #[test]
+    fn memory_is_shown_and_not_judged() {
+        let (before, mut after) = (runs(&[1; 5]), runs(&[1; 5]));
+        // Tokens of earlier invocations stay: twice the memory is what twice the tokens take.
+        after.iter_mut().for_each(|run| run.summary.server_rss_bytes = Some(200 << 20));
+        let compared = compare(&before, &after, 3.0);
+        let memory = compared.iter().find(|it| it.figure == "server_rss_bytes").unwrap();
+        assert_eq!((memory.change, memory.percent), (Change::Unjudged, 100.0));
+        assert!(compared.iter().all(|it| it.change != Change::Regressed));
     }
 
     #[test]

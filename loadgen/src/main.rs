@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Err(error) if output::is_unread(&error) => ExitCode::from(2),
         Err(error) => {
             eprintln!("jeton-load: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(if error.is::<report::WrongReplies>() { 1 } else { 2 })
         }
     }
 }

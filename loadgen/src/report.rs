@@ -46,6 +46,18 @@ pub(crate) struct Summary {
     pub(crate) service_us: Quantiles,
 }
 
+/// The server did not say the truth: whoever asks for one figure has to be told that instead.
+#[derive(Debug)]
+pub(crate) struct WrongReplies(String);
+
+impl std::fmt::Display for WrongReplies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongReplies {}
+
 /// Quantiles in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
@@ -206,6 +218,16 @@ impl Record {
     pub(crate) fn is_generator_the_limit(&self) -> bool {
         let is_behind = self.summary.achieved_per_s < 0.98 * self.summary.offered_per_s;
         self.detail.generator_busiest > 0.95 && (self.summary.workload.is_closed() || is_behind)
+    }
+
+    /// An error that says which replies were wrong, if any were.
+    pub(crate) fn check_truth(&self) -> Result<(), WrongReplies> {
+        match self.summary.wrong_replies {
+            0 => Ok(()),
+            wrong => {
+                Err(WrongReplies(format!("{wrong} wrong replies: {}", self.detail.described.join("; "))))
+            }
+        }
     }
 
     /// Whether fewer requests were answered, in whatever way, than were asked for.

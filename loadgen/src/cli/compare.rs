@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use super::flags::Load;
 use crate::compare::{Baseline, Change, Compared, RUNS_MAX, RUNS_MIN, check_alike, compare, read_runs};
 use crate::live::Silent;
-use crate::report::Record;
+use crate::report::{Record, files};
 use crate::run::prepare;
 use crate::target::Server;
 use crate::workload::Workload;
@@ -21,9 +21,9 @@ pub(crate) struct Compare {
     other: Option<PathBuf>,
     #[command(flatten)]
     load: Load,
-    /// How often to run for a new baseline.
-    #[arg(long, default_value_t = RUNS_MIN)]
-    runs: usize,
+    /// How often to run for a new baseline: 5, if nothing is said.
+    #[arg(long)]
+    runs: Option<usize>,
     /// Differences of less than so many percent are noise.
     #[arg(long, default_value_t = 5.0)]
     threshold: f64,
@@ -40,30 +40,49 @@ impl Compare {
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         ensure!((0.0..=1_000.0).contains(&self.threshold), "--threshold is 0 to 1000 percent");
         if let Some(other) = &self.other {
-            return self.judge(&read_runs(&self.baseline)?, &read_runs(other)?);
+            let (before, after) = (read_runs(&self.baseline)?, read_runs(other)?);
+            self.check_flags(&before)?;
+            return self.judge(&before, &after);
         }
         if !self.baseline.exists() {
-            ensure!((RUNS_MIN..=RUNS_MAX).contains(&self.runs), "--runs is {RUNS_MIN} to {RUNS_MAX}");
-            return self.make(&self.baseline);
+            let runs = self.runs.unwrap_or(RUNS_MIN);
+            ensure!((RUNS_MIN..=RUNS_MAX).contains(&runs), "--runs is {RUNS_MIN} to {RUNS_MAX}");
+            return self.make(&self.baseline, runs);
         }
         let baseline = Baseline::read(&self.baseline)?;
+        self.check_flags(&baseline.runs)?;
         let Some(first) = baseline.runs.first() else { bail!("a baseline without runs") };
         let after = self.measure(&first.summary.workload, baseline.runs.len())?;
         self.judge(&baseline.runs, &after)
     }
 
-    fn make(&self, path: &Path) -> anyhow::Result<bool> {
+    /// Refuses flags that ask for something else than what a baseline was measured with: they would change nothing.
+    fn check_flags(&self, baseline: &[Record]) -> anyhow::Result<()> {
+        let Some(first) = baseline.first() else { bail!("a baseline without runs") };
+        let workload = &first.summary.workload;
+        let asked = self.load.changed(workload.clone())?;
+        let (asked, measured) = (serde_json::to_value(asked)?, serde_json::to_value(workload)?);
+        let is_other = |name: &&String| *name != "about" && asked.get(*name) != measured.get(*name);
+        let names: Vec<&String> =
+            measured.as_object().into_iter().flat_map(|it| it.keys()).filter(is_other).collect();
+        ensure!(
+            names.is_empty(),
+            "the baseline was measured with another {}: leave these flags out, or make another baseline",
+            names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" and another ")
+        );
+        ensure!(
+            self.runs.is_none_or(|runs| runs == baseline.len()),
+            "the baseline has {} runs, and is held against as many: leave --runs out",
+            baseline.len()
+        );
+        Ok(())
+    }
+
+    fn make(&self, path: &Path, runs: usize) -> anyhow::Result<bool> {
         // That it cannot be written is better known before the runs than after them.
-        std::fs::write(path, "")
+        tempfile::tempfile_in(files::folder_of(path))
             .map_err(|error| anyhow::anyhow!("the baseline {}: {error}", path.display()))?;
-        let made = self.load.workload().and_then(|workload| self.measure(&workload, self.runs));
-        let runs = match made {
-            Ok(runs) => runs,
-            Err(error) => {
-                let _ = std::fs::remove_file(path);
-                return Err(error);
-            }
-        };
+        let runs = self.measure(&self.load.workload()?, runs)?;
         check_alike(&runs, &[])?;
         Baseline::new(runs).write(path)?;
         tell!("{} is the baseline: compare with it by the same command", path.display())?;
@@ -83,6 +102,7 @@ impl Compare {
                 summary.achieved_per_s,
                 crate::live::time(summary.latency_us.p99)
             );
+            record.check_truth()?;
             outcome.check_answers()?;
             if let Some(failed) = outcome.failed {
                 return Err(failed);
@@ -108,6 +128,11 @@ impl Compare {
                 machines[0], machines[1]
             );
         }
+        if before.iter().chain(after).any(|run| run.detail.ran_dry) {
+            eprintln!(
+                "jeton-load: in some runs no token was left to revoke, and they validated instead (keys.revocable)"
+            );
+        }
         let compared = compare(before, after, self.threshold);
         if self.json {
             tell!("{}", serde_json::to_string(&compared)?)?;
@@ -124,6 +149,7 @@ fn print(figure: &Compared) -> anyhow::Result<()> {
         Change::Improved => "improved",
         Change::Regressed => "regressed",
         Change::Noise => "noise",
+        Change::Unjudged => "not judged",
     };
     tell!(
         "{:<24} {:>14.0} {:>14.0} {:>+8.1} %   {word:<10} (p = {:.3})",

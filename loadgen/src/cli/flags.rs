@@ -11,9 +11,9 @@ use crate::workload::{Arrivals, Asks, HotSpot, Mix, Pick, Ramp, Schedule, Span, 
 pub(crate) struct Load {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// A named workload (see `jeton-load workloads`) or a file that ends in .toml; flags change it.
-    #[arg(long, short, value_name = "NAME|FILE", default_value = "default")]
-    workload: String,
+    /// A named workload (see `jeton-load workloads`; without this, default) or a file that ends in .toml; flags change it.
+    #[arg(long, short, value_name = "NAME|FILE")]
+    workload: Option<String>,
     /// Connections.
     #[arg(long)]
     connections: Option<u16>,
@@ -126,7 +126,12 @@ fn set<T: Clone>(to: &mut T, from: &Option<T>) {
 impl Load {
     /// The workload, with all flags applied and checked.
     pub(crate) fn workload(&self) -> anyhow::Result<Workload> {
-        let mut workload = Workload::find(&self.workload)?;
+        self.changed(Workload::default())
+    }
+
+    /// A workload with all flags applied and checked; another is in its place if the flags name one.
+    pub(crate) fn changed(&self, workload: Workload) -> anyhow::Result<Workload> {
+        let mut workload = self.workload.as_ref().map_or(Ok(workload), |name| Workload::find(name))?;
         set(&mut workload.connections, &self.connections);
         set(&mut workload.streams, &self.streams);
         set(&mut workload.in_flight, &self.in_flight);

@@ -1,5 +1,7 @@
 //! A report as files in a folder.
 
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -17,7 +19,8 @@ impl Folder {
         let folder = Self(path.to_owned());
         std::fs::create_dir_all(path)
             .with_context(|| format!("the folder {} cannot be made", path.display()))?;
-        folder.write("run.json", b"{}\n")?;
+        // What an earlier run left stays until there is something to put in its place.
+        tempfile::tempfile_in(path).with_context(|| format!("{} cannot be written to", path.display()))?;
         Ok(folder)
     }
 
@@ -28,7 +31,7 @@ impl Folder {
     /// Writes a file.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let path = self.0.join(name);
-        std::fs::write(&path, bytes).with_context(|| format!("{} cannot be written", path.display()))
+        replace(&path, bytes).with_context(|| format!("{} cannot be written", path.display()))
     }
 
     /// Writes everything that is known of a run.
@@ -40,6 +43,20 @@ impl Folder {
         self.write("latency.hgrm", percentiles(&outcome.whole.all_latency()).as_bytes())?;
         self.write("service.hgrm", percentiles(&outcome.whole.all_service()).as_bytes())
     }
+}
+
+/// Writes a file beside the old one, which stays whole until the new one is.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let readable = std::fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder_of(path))?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Reads what [`Folder::save`] wrote: the folder, or the file in it.

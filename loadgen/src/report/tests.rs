@@ -125,6 +125,12 @@ fn a_record_comes_back_from_its_file() {
     let read = files::read(folder.path()).unwrap();
     let summary = |record: &Record| serde_json::to_string(&record.summary).unwrap();
     assert!(summary(&read) == summary(&record()) && read.detail.rows.len() == 10, "{}", summary(&read));
+    // A run that is about to begin has nothing yet to put in the place of this one.
+    files::Folder::new(folder.path()).unwrap();
+    assert!(files::read(folder.path()).is_ok());
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 6, "no temporary file is left: {left:?}");
     std::fs::write(dir.path().join("nonsense.json"), "{}").unwrap();
     let said = format!("{:#}", files::read(&dir.path().join("nonsense.json")).unwrap_err());
     assert!(said.contains("nonsense.json is no run.json of jeton-load"), "{said}");
