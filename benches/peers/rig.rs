@@ -19,7 +19,7 @@ pub(crate) struct Figures {
     pub(crate) tokens_per_cpu_s: f64,
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
-    /// The part of the time in which the generator had something to do.
+    /// CPU seconds that the generator took.
     pub(crate) generator_cpu_s: f64,
 }
 

@@ -1,6 +1,7 @@
 //! Making the key space: tokens of every role, durable before the load begins.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -26,6 +27,8 @@ const REFUSED_MAX: u32 = 10_000;
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 /// How long nothing may be answered.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often it is told how far the filling is, where no bar can be drawn.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Of the tokens that are asked about as revoked, so many in a hundred are before the load begins; and at most.
 const REVOKED_BEFORE: u32 = 10;
 const REVOKED_BEFORE_MAX: u32 = 1_000;
@@ -60,10 +63,35 @@ fn subjects(keys: &KeySpace, layout: &Layout, stretch: Stretch) -> Vec<String> {
         .collect()
 }
 
-/// A bar, drawn if standard error is a terminal.
-pub(crate) fn progress_bar(count: u64, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:>10} {bar:40} {human_pos}/{human_len}  {per_sec}  {eta}");
-    ProgressBar::new(count).with_style(style.expect("the template is sound")).with_message(what)
+/// How far something is: a bar if standard error is a terminal, otherwise a plain line now and then.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    what: &'static str,
+    /// When a line was told last, if there are lines.
+    told: Option<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn new(count: u64, what: &'static str) -> Self {
+        let style =
+            ProgressStyle::with_template("{msg:>10} {bar:40} {human_pos}/{human_len}  {per_sec}  {eta}");
+        let bar =
+            ProgressBar::new(count).with_style(style.expect("the template is sound")).with_message(what);
+        let told = (!std::io::stderr().is_terminal()).then(Instant::now);
+        Self { bar, what, told }
+    }
+
+    pub(crate) fn set(&mut self, done: u64) {
+        self.bar.set_position(done);
+        if self.told.is_some_and(|told| told.elapsed() > TOLD_EVERY) {
+            eprintln!("{}: {done} of {}", self.what, self.bar.length().unwrap_or(0));
+            self.told = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn end(self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Makes all tokens of the key space; returns how many were made in a second.
@@ -73,7 +101,7 @@ pub(crate) fn fill(
     layout: &Layout,
     seed: u64,
 ) -> anyhow::Result<f64> {
-    let bar = progress_bar(u64::from(layout.tokens()), "issuing");
+    let mut progress = Progress::new(u64::from(layout.tokens()), "issuing");
     let mut random = SmallRng::seed_from_u64(seed);
     let mut fresh: Vec<TokenBytes> = Vec::new();
     let mut waiting = stretches(*layout);
@@ -117,7 +145,7 @@ pub(crate) fn fill(
                 other => wrong = Some(format!("{other:?}")),
             }
         })?;
-        bar.set_position(u64::from(done));
+        progress.set(u64::from(done));
         if let Some(wrong) = wrong.take() {
             bail!("the key space cannot be filled: {wrong}");
         }
@@ -133,7 +161,7 @@ pub(crate) fn fill(
             peer.wait(Instant::now() + Duration::from_millis(10))?;
         }
     }
-    bar.finish_and_clear();
+    progress.end();
     let seconds = began.elapsed().as_secs_f64();
     if layout.count(Role::Expired) > 0 {
         std::thread::sleep(EXPIRED_AFTER);
@@ -141,10 +169,15 @@ pub(crate) fn fill(
     Ok(f64::from(layout.tokens()) / seconds)
 }
 
+/// Of so many victims, how many are revoked before the load begins if it asks about revoked tokens.
+pub(crate) fn revoked_before(victims: u32) -> u32 {
+    (victims * REVOKED_BEFORE / 100).min(REVOKED_BEFORE_MAX)
+}
+
 /// Revokes a part of the victims, so that the first questions about revoked tokens meet some.
 pub(crate) fn revoke_some(peer: &mut dyn Peer, keys: &KeySpace, truth: &Truth) -> anyhow::Result<()> {
     let victims = truth.layout.region(Role::Victim);
-    let wanted = (victims.len() as u32 * REVOKED_BEFORE / 100).min(REVOKED_BEFORE_MAX);
+    let wanted = revoked_before(victims.len() as u32);
     let (mut under_way, mut heard, mut wrong) = (HashMap::new(), Instant::now(), None);
     let (mut taken, mut id) = (0, 1_u64);
     while taken < wanted || !under_way.is_empty() {

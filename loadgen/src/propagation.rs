@@ -13,7 +13,7 @@ use jeton_core::verdict::Verdict;
 use serde::Serialize;
 
 use crate::checker::Truth;
-use crate::fill::{SILENCE_MAX, progress_bar};
+use crate::fill::{Progress, SILENCE_MAX};
 use crate::keyspace::KeySpace;
 use crate::layout::Role;
 use crate::peer::{Peer, Question, Reply};
@@ -40,6 +40,8 @@ pub(crate) struct Propagation {
     pub(crate) acknowledged_us: Quantiles,
     /// Revokes after whose acknowledgement no `valid` came at all.
     pub(crate) none_after: u64,
+    /// What ended it early: then the figures are those until then.
+    pub(crate) failed: Option<String>,
     #[serde(skip)]
     pub(crate) histogram: Histogram<u64>,
 }
@@ -85,17 +87,53 @@ impl Round {
     }
 }
 
-/// Revokes so many tokens, one at a time, while all connections but the first watch.
+/// What is known of all revokes so far.
+struct Seen {
+    last_valid: Histogram<u64>,
+    first_denied: Histogram<u64>,
+    acknowledged: Histogram<u64>,
+    wrong_replies: u64,
+    none_after: u64,
+}
+
+/// Revokes so many tokens, one at a time, while all connections but the first watch; tells what was seen also if that
+/// ends early, and why it did.
 pub(crate) fn measure(
     peer: &mut dyn Peer,
     keys: &KeySpace,
     truth: &Truth,
     revokes: u32,
-) -> anyhow::Result<Propagation> {
-    let watchers = peer.connections() - 1;
-    let mut seen = [histogram(), histogram(), histogram()];
-    let (mut wrong_replies, mut none_after) = (0, 0);
-    let bar = progress_bar(u64::from(revokes), "revoking");
+) -> (Propagation, anyhow::Result<()>) {
+    let mut seen = Seen {
+        last_valid: histogram(),
+        first_denied: histogram(),
+        acknowledged: histogram(),
+        wrong_replies: 0,
+        none_after: 0,
+    };
+    let result = revoke_all(peer, keys, truth, revokes, &mut seen);
+    let told = Propagation {
+        revokes: seen.last_valid.len(),
+        watchers: peer.connections() - 1,
+        wrong_replies: seen.wrong_replies,
+        last_valid_us: Quantiles::of(&seen.last_valid),
+        first_denied_us: Quantiles::of(&seen.first_denied),
+        acknowledged_us: Quantiles::of(&seen.acknowledged),
+        none_after: seen.none_after,
+        failed: result.as_ref().err().map(|error| format!("{error:#}")),
+        histogram: seen.last_valid,
+    };
+    (told, result)
+}
+
+fn revoke_all(
+    peer: &mut dyn Peer,
+    keys: &KeySpace,
+    truth: &Truth,
+    revokes: u32,
+    seen: &mut Seen,
+) -> anyhow::Result<()> {
+    let mut progress = Progress::new(u64::from(revokes), "revoking");
     for _ in 0..revokes {
         let number = truth.next_victim().context("no tokens are left to revoke: give --revokes less")?;
         let token = *keys.at(truth.layout.region(Role::Victim).start + number);
@@ -103,26 +141,16 @@ pub(crate) fn measure(
         let (Some(sent), Some(known)) = (round.sent, round.acknowledged) else { bail!("a revoke got lost") };
         truth.victim_is_dead(number);
         let late = round.last_valid.filter(|at| *at > known).map(|at| at - known);
-        none_after += u64::from(late.is_none());
-        seen[0].saturating_record(late.map_or(0, micros));
         let denied = round.first_denied.context("no watcher was told of the revoke")?;
-        seen[1].saturating_record(micros(denied.saturating_duration_since(sent)).max(1));
-        seen[2].saturating_record(micros(known - sent).max(1));
-        wrong_replies += round.wrong;
-        bar.inc(1);
+        seen.none_after += u64::from(late.is_none());
+        seen.last_valid.saturating_record(late.map_or(0, micros));
+        seen.first_denied.saturating_record(micros(denied.saturating_duration_since(sent)).max(1));
+        seen.acknowledged.saturating_record(micros(known - sent).max(1));
+        seen.wrong_replies += round.wrong;
+        progress.set(seen.last_valid.len());
     }
-    bar.finish_and_clear();
-    let [last_valid, first_denied, acknowledged] = seen;
-    Ok(Propagation {
-        revokes: u64::from(revokes),
-        watchers,
-        wrong_replies,
-        last_valid_us: Quantiles::of(&last_valid),
-        first_denied_us: Quantiles::of(&first_denied),
-        acknowledged_us: Quantiles::of(&acknowledged),
-        none_after,
-        histogram: last_valid,
-    })
+    progress.end();
+    Ok(())
 }
 
 /// One revoke, from the first question to the last answer.

@@ -29,6 +29,9 @@ pub(crate) struct Step {
     /// Why it failed; empty if it did not.
     pub(crate) failed: Vec<String>,
     pub(crate) is_generator_the_limit: bool,
+    /// Whether no token was left to revoke: then it validated instead.
+    #[serde(default)]
+    pub(crate) ran_dry: bool,
 }
 
 impl Step {
@@ -54,6 +57,7 @@ impl Step {
             generator_busiest: detail.generator_busiest,
             is_confirmation,
             is_generator_the_limit: record.is_generator_the_limit(),
+            ran_dry: detail.ran_dry,
             failed,
         }
     }
@@ -62,13 +66,21 @@ impl Step {
         self.failed.is_empty()
     }
 
+    /// What came of it, in words.
+    fn words(&self) -> String {
+        let mut words =
+            if self.holds() { "holds".to_owned() } else { format!("fails: {}", self.failed.join(", ")) };
+        if self.ran_dry {
+            words.push_str(" (no token was left to revoke: --revocable)");
+        }
+        words
+    }
+
     /// A line for people.
     pub(crate) fn line(&self) -> String {
         use crate::live::time;
-        let what =
-            if self.holds() { "holds".to_owned() } else { format!("fails: {}", self.failed.join(", ")) };
         format!(
-            "{:>9}/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  server {} cores, generator {:>3.0} %  {}{what}",
+            "{:>9}/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  server {} cores, generator {:>3.0} %  {}{}",
             self.rate,
             time(self.latency_us.p50),
             time(self.latency_us.p99),
@@ -76,6 +88,7 @@ impl Step {
             self.server_cores.map_or("   -".to_owned(), |cores| format!("{cores:.2}")),
             self.generator_busiest * 100.0,
             if self.is_confirmation { "once more: " } else { "" },
+            self.words(),
         )
     }
 }
@@ -91,9 +104,18 @@ pub(crate) struct Saturation {
     pub(crate) tokens_per_s: Option<f64>,
     /// Whether it was the generator that gave out first: then the server can do more.
     pub(crate) is_generator_the_limit: bool,
+    /// What ended the search early: then there is no answer, and the steps are those until then.
+    #[serde(default)]
+    pub(crate) failed: Option<String>,
     pub(crate) steps: Vec<Step>,
     pub(crate) workload: crate::workload::Workload,
     pub(crate) machine: crate::machine::Machine,
+}
+
+/// Whether it was the generator that gave out first: at the lowest rate that did not hold.
+pub(crate) fn is_generator_first(steps: &[Step]) -> bool {
+    let lowest = steps.iter().filter(|step| !step.holds()).min_by_key(|step| step.rate);
+    lowest.is_some_and(|step| step.is_generator_the_limit)
 }
 
 /// The answer as a page.
@@ -127,6 +149,9 @@ pub(crate) fn page(saturation: &Saturation) -> String {
                 ""
             }
         ),
+        None if saturation.failed.is_some() => {
+            format!("The search ended early: {}.", saturation.failed.as_deref().unwrap_or_default())
+        }
         None => format!("No rate was found at which {} held.", saturation.slos.join(" and ")),
     };
     let mut body = format!(
@@ -140,11 +165,8 @@ pub(crate) fn page(saturation: &Saturation) -> String {
         achieved.svg("achieved by rate"),
     );
     for step in &saturation.steps {
-        let (class, words) = if step.holds() {
-            ("good", if step.is_confirmation { "holds, once more".to_owned() } else { "holds".to_owned() })
-        } else {
-            ("bad", step.failed.join(", "))
-        };
+        let class = if step.holds() { "good" } else { "bad" };
+        let again = if step.is_confirmation { "once more: " } else { "" };
         let _ = writeln!(
             body,
             "<tr><td>{}</td><td>{:.0}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.0} %</td>\
@@ -156,7 +178,7 @@ pub(crate) fn page(saturation: &Saturation) -> String {
             time(step.latency_us.p99_9),
             step.server_cores.map_or("-".to_owned(), |cores| format!("{cores:.2}")),
             step.generator_busiest * 100.0,
-            escaped(&words)
+            escaped(&format!("{again}{}", step.words()))
         );
     }
     let workload = toml::to_string(&saturation.workload).unwrap_or_default();
@@ -167,4 +189,34 @@ pub(crate) fn page(saturation: &Saturation) -> String {
         escaped(workload.trim())
     );
     page(&format!("The limit of {}", saturation.target), &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::record;
+
+    fn step(rate: u32, holds: bool, is_generator_the_limit: bool) -> Step {
+        let mut step = Step::new(rate, &record(), &[], false);
+        step.failed = if holds { Vec::new() } else { vec!["too slow".to_owned()] };
+        step.is_generator_the_limit = is_generator_the_limit;
+        step
+    }
+
+    #[test]
+    fn who_gave_out_first_is_told_by_the_lowest_rate_that_failed() {
+        let held = step(1_000, true, false);
+        let steps = [held.clone(), step(4_000, false, true), step(2_000, false, false)];
+        assert!(!is_generator_first(&steps), "the server failed at 2,000, whatever gave out at 4,000");
+        assert!(is_generator_first(&steps[..2]));
+        assert!(!is_generator_first(&[held]));
+    }
+
+    #[test]
+    fn a_step_without_tokens_to_revoke_says_so() {
+        let mut record = record();
+        record.detail.ran_dry = true;
+        let step = Step::new(1_000, &record, &[], true);
+        assert!(step.ran_dry && step.line().ends_with("(no token was left to revoke: --revocable)"));
+    }
 }

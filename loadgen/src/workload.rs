@@ -28,7 +28,7 @@ pub(crate) const TOKENS_MIN: u32 = 1_000;
 pub(crate) const TOKENS_MAX: u32 = 50_000_000;
 const STEPS_MAX: usize = 1_000;
 /// Longest a run, a warm-up or a thought may take.
-const SPAN_MAX: Span = Span::from_secs(3_600);
+pub(crate) const SPAN_MAX: Span = Span::from_secs(3_600);
 
 /// Everything about a run but the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

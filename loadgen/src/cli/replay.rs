@@ -7,12 +7,13 @@ use anyhow::{bail, ensure};
 
 use super::flags::Load;
 use super::run::{Output, run_and_tell};
+use crate::fill::revoked_before;
 use crate::layout::GROUP_TOKENS;
 use crate::run::prepare;
 use crate::target::Server;
 use crate::trace::Trace;
 use crate::workload::kind::Kind;
-use crate::workload::{RATE_MAX, Schedule, Span, Workload};
+use crate::workload::{RATE_MAX, SPAN_MAX, Schedule, Span, Workload};
 
 /// Flags of `replay`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +47,14 @@ impl Replay {
         let mut workload = self.load.workload()?;
         // The last request has to be due within the run.
         let length = trace.length() + Duration::from_millis(1);
+        if length > SPAN_MAX.0 && self.load.duration.is_none() {
+            bail!(
+                "the trace is {:.0} s long, and a run {} at most: play it faster, --speed {:.0}, or its beginning, --duration",
+                length.as_secs_f64(),
+                SPAN_MAX,
+                (self.speed * length.as_secs_f64() / SPAN_MAX.0.as_secs_f64()).ceil()
+            );
+        }
         let rate = (trace.requests.len() as f64 / length.as_secs_f64()).clamp(1.0, f64::from(RATE_MAX));
         workload.about = format!("a replay of {}", self.trace.display());
         workload.duration = self.load.duration.unwrap_or(Span(length)).max(Span::from_millis(100));
@@ -55,10 +64,16 @@ impl Replay {
         workload.issue_batch = trace.tokens_max(Kind::Issue);
         let (victims, groups) = (trace.count(Kind::Revoke), trace.count(Kind::RevokeSubject));
         let members = groups * GROUP_TOKENS as usize;
-        let both = if victims > 0 && members > 0 { 2 } else { 1 };
+        let asks_revoked = workload.validate.revoked > 0.0;
+        let both = if (victims > 0 || asks_revoked) && members > 0 { 2 } else { 1 };
         let tokens = workload.keys.tokens as usize;
-        // A percent more than needed: shares of a key space are rounded down.
-        let needed = (victims.max(members) * 100 / tokens + 1) * both;
+        // Some are revoked before the trace begins: as many are to be left as it revokes.
+        let is_enough = |set_aside: &usize| {
+            let before = if asks_revoked { revoked_before(*set_aside as u32) as usize } else { 0 };
+            set_aside - before >= victims
+        };
+        let set_aside = (victims..).find(is_enough).unwrap_or(victims);
+        let needed = (set_aside.max(members) * 100).div_ceil(tokens).max(1) * both;
         if needed > 90 {
             bail!(
                 "the trace revokes {} tokens: it needs a key space of more than {tokens} (--tokens)",

@@ -8,7 +8,7 @@ use crate::live::Silent;
 use crate::machine::Machine;
 use crate::report::Record;
 use crate::run::{Prepared, prepare};
-use crate::saturate::{Saturation, Search, Slo, Step, Wanted, page};
+use crate::saturate::{Saturation, Search, Slo, Step, Wanted, is_generator_first, page};
 use crate::target::Server;
 use crate::workload::{RATE_MAX, Schedule, Span, WhenFull, Workload};
 
@@ -49,30 +49,18 @@ impl Saturate {
         workload.check()?;
         let folder = self.output.folder()?;
         let server = Server::new(&self.load.target)?;
-        let mut prepared = prepare(&server, &workload, self.load.token_file.clone())?;
-        let mut search = Search::new(self.from, self.up_to, f64::from(self.within) / 100.0);
+        let prepared = prepare(&server, &workload, self.load.token_file.clone())?;
         let mut steps: Vec<Step> = Vec::new();
-        let rate = loop {
-            let (rate, is_confirmation) = match search.wanted() {
-                Wanted::Found(rate) => break rate,
-                Wanted::Try(rate) => (rate, false),
-                Wanted::Confirm(rate) => (rate, true),
-            };
-            let (step, back) = self.step(prepared, &server, &workload, rate, is_confirmation)?;
-            prepared = back;
-            if !self.output.quiet {
-                eprintln!("{}", step.line());
-            }
-            search.tell(step.holds(), !step.is_generator_the_limit);
-            steps.push(step);
-        };
+        let found = self.search(prepared, &server, &workload, &mut steps);
+        let rate = *found.as_ref().unwrap_or(&None);
         let saturation = Saturation {
             tool: format!("jeton-load {}", env!("CARGO_PKG_VERSION")),
             target: server.to_string(),
             slos: self.slo.iter().map(ToString::to_string).collect(),
             tokens_per_s: steps.last().filter(|_| rate.is_some()).map(|step| step.tokens_per_s),
             rate,
-            is_generator_the_limit: steps.iter().any(|step| step.is_generator_the_limit),
+            is_generator_the_limit: is_generator_first(&steps),
+            failed: found.as_ref().err().map(|error| format!("{error:#}")),
             steps,
             workload,
             machine: Machine::this(),
@@ -83,7 +71,33 @@ impl Saturate {
             folder.write("saturation.html", page(&saturation).as_bytes())?;
             eprintln!("jeton-load: the evidence is in {}", folder.path().display());
         }
-        Ok(saturation.rate.is_some())
+        // A server that died: what was found until then is told, and then that.
+        found.map(|rate| rate.is_some())
+    }
+
+    /// Searches for the rate; what each step showed is in `steps`, also if one fails.
+    fn search(
+        &self,
+        mut prepared: Prepared,
+        server: &Server,
+        workload: &Workload,
+        steps: &mut Vec<Step>,
+    ) -> anyhow::Result<Option<u32>> {
+        let mut search = Search::new(self.from, self.up_to, f64::from(self.within) / 100.0);
+        loop {
+            let (rate, is_confirmation) = match search.wanted() {
+                Wanted::Found(rate) => return Ok(rate),
+                Wanted::Try(rate) => (rate, false),
+                Wanted::Confirm(rate) => (rate, true),
+            };
+            let (step, back) = self.step(prepared, server, workload, rate, is_confirmation)?;
+            prepared = back;
+            if !self.output.quiet {
+                eprintln!("{}", step.line());
+            }
+            search.tell(step.holds(), !step.is_generator_the_limit);
+            steps.push(step);
+        }
     }
 
     fn step(
@@ -101,12 +115,7 @@ impl Saturate {
         let mut prepared = prepared.with(workload.clone())?;
         let outcome = prepared.run(server, &mut Silent)?;
         let record = Record::new(&workload, server.to_string(), None, &outcome);
-        ensure!(
-            record.summary.wrong_replies == 0,
-            "{} wrong replies: {}",
-            record.summary.wrong_replies,
-            record.detail.described.join("; ")
-        );
+        record.check_truth()?;
         if let Some(failed) = outcome.failed {
             return Err(failed.context(format!("at {rate} requests/s")));
         }
@@ -123,6 +132,9 @@ impl Saturate {
                     tell!(
                         "{rate} requests/s ({tokens:.0} tokens/s) is the highest rate at which {goals} held"
                     )?;
+                }
+                _ if saturation.failed.is_some() => {
+                    tell!("the search ended early: no rate was found at which {goals} held")?;
                 }
                 _ => tell!("no rate was found at which {goals} held")?,
             }
