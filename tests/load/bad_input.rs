@@ -149,8 +149,8 @@ fn a_peer_that_speaks_something_else_than_redis() {
     assert_refused(&ran, "is no Redis that can be used: an answer begins with 'H'");
 }
 
-#[test]
-fn a_peer_that_answers_only_nonsense_fails_the_run() {
+/// An endpoint for introspection that has one answer for everything.
+fn introspection(body: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -158,12 +158,71 @@ fn a_peer_that_answers_only_nonsense_fails_the_run() {
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
                 let mut request = [0; 4096];
+                let length = body.len();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
                 while stream.read(&mut request).is_ok_and(|read| read > 0) {
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[1,2]");
+                    let _ = stream.write_all(answer.as_bytes());
                 }
             });
         }
     });
+    address
+}
+
+#[test]
+fn wrong_replies_are_told_by_1_whatever_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("list"), "a-token\n").unwrap();
+    let url = format!("http://{}/introspect", introspection("{\"active\":false}"));
+    let peer = ["--peer", &url, "-w", "introspection", "--token-list", "list", "--batch", "1"];
+    let length = ["--tokens", "1000", "--duration", "300ms", "--warm-up", "0s"];
+    for command in [&["saturate", "--slo", "p99=1s", "--out", "out"][..], &["compare", "base.json"]] {
+        let ran = load(dir.path(), &[command, &peer, &length].concat());
+        let said = said(&ran);
+        assert_eq!(ran.status.code(), Some(1), "{said}");
+        assert!(said.contains(" wrong replies: "), "{said}");
+    }
+    assert!(!dir.path().join("base.json").exists());
+    let evidence = std::fs::read(dir.path().join("out/saturation.json")).unwrap();
+    let evidence: Value = serde_json::from_slice(&evidence).unwrap();
+    assert!(evidence["failed"].as_str().unwrap().contains(" wrong replies: "), "{evidence}");
+}
+
+#[test]
+fn a_server_that_is_killed_leaves_what_was_found_until_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = |flags: &[&str]| {
+        let server = Server::start(dir.path());
+        let running = command(dir.path(), flags)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs(5));
+        server.kill9();
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    };
+    let read = |path: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(dir.path().join(path)).unwrap()).unwrap()
+    };
+    let steps =
+        ["--tokens", "1000", "--duration", "500ms", "--warm-up", "0s", "--from", "10", "--up-to", "100000"];
+    killed(
+        &[&["saturate", "--slo", "p50=60s", "--mix", "validate=100", "--out", "limit"], &steps[..]].concat(),
+    );
+    let limit = read("limit/saturation.json");
+    assert!(limit["failed"].is_string() && limit["rate"].is_null(), "{limit}");
+    assert!(!limit["steps"].as_array().unwrap().is_empty(), "{limit}");
+    assert!(!dir.path().join("limit/run.json").exists());
+    killed(&["propagation", "--revokes", "20000", "--watchers", "2", "--out", "reach"]);
+    let reach = read("reach/propagation.json");
+    assert!(reach["failed"].is_string() && reach["revokes"].as_u64() > Some(0), "{reach}");
+}
+
+#[test]
+fn a_peer_that_answers_only_nonsense_fails_the_run() {
+    let address = introspection("[1,2]");
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("list"), "a-token\n").unwrap();
     let url = format!("http://{address}/introspect");
