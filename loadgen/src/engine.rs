@@ -331,6 +331,7 @@ impl<'a> Engine<'a> {
         let Some(due) = self.due.take() else { return };
         for (at, count) in due.left(self.until, WAITING_GROUPS) {
             self.sample.counts.not_sent += count;
+            self.sample.counts.no_room += if self.was_full { count } else { 0 };
             self.sample.record_waiting(Kind::Validate, self.until.saturating_duration_since(at), count);
         }
     }

@@ -237,8 +237,13 @@ impl Record {
 
     /// Whether it was the server that made requests wait: every place was taken, and the generator was free to work.
     pub(crate) fn is_server_the_limit(&self) -> bool {
-        let is_held_back = self.detail.generator_held_back > HELD_BACK_MAX;
-        self.is_behind() && !self.is_generator_the_limit() && self.detail.no_room > 0 && !is_held_back
+        let is_free = !self.is_generator_the_limit() && !self.is_generator_held_back();
+        self.is_behind() && is_free && self.detail.no_room > 0
+    }
+
+    /// Whether others had the processor while the generator had something to do.
+    pub(crate) fn is_generator_held_back(&self) -> bool {
+        self.detail.generator_held_back > HELD_BACK_MAX
     }
 }
 

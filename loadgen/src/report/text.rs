@@ -94,12 +94,14 @@ pub(crate) fn warnings(record: &Record) -> Vec<String> {
                 "the server did not keep up: {answered}, all places for requests were taken (the generator itself was \
                  late by {late} at most)"
             )
-        } else {
+        } else if record.is_generator_held_back() {
             format!(
                 "only {answered}; the generator was not always given its core: it was kept from it {:.0} % of the time \
                  and late by {late} at most",
                 detail.generator_held_back * 100.0
             )
+        } else {
+            format!("only {answered}, although there was room for more (the generator was late by {late} at most)")
         });
     }
     if detail.ran_dry {
