@@ -255,7 +255,10 @@ fn a_trace_has_tokens_enough_for_all_its_revokes() {
     assert_eq!(again["workload"]["mix"]["revoke"], 100.0);
     let record: Value = serde_json::from_slice(&fs::read(dir.path().join("out/run.json")).unwrap()).unwrap();
     assert_eq!(record["detail"]["ran_dry"], false, "{record}");
-    assert_eq!(record["detail"]["kinds"][0]["requests"], 190);
+    // Who finds none left validates instead. (The last is due a millisecond before the end: it may not be sent any more.)
+    let kinds: Vec<&Value> =
+        record["detail"]["kinds"].as_array().unwrap().iter().map(|of| &of["kind"]).collect();
+    assert_eq!(kinds, ["revoke"]);
     let trace = "{\"at_ms\":0,\"kind\":\"renew\"}\n{\"at_ms\":7300000,\"kind\":\"renew\"}\n";
     fs::write(dir.path().join("long.jsonl"), trace).unwrap();
     assert_refused(&load(dir.path(), &["replay", "long.jsonl"]), "--speed 3");
