@@ -12,7 +12,7 @@ use crate::doors::Validate;
 use crate::request::ValidateRequest;
 use crate::response::encode_answers;
 
-/// Tokens that are gathered at most: what the view looks up at a time.
+/// Tokens that are gathered at most: some times what the view looks up together.
 const TOKENS_MAX: usize = 64;
 
 /// Validates of one read of a stream, in order, of which none was answered yet.
