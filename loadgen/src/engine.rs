@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::checker::Truth;
+use crate::checker::{Probe, Truth};
 use crate::keyspace::KeySpace;
 use crate::layout::Role;
 use crate::peer::{CheckNo, Peer, Question, TokenBytes};
@@ -22,14 +22,18 @@ use crate::workload::kind::{Ask, Kind};
 use crate::workload::{WhenFull, Workload};
 
 mod answer;
+mod issued;
 mod slot;
 
+use self::issued::Issued;
 use self::slot::Slots;
 
 /// Requests put on their way before answers are taken again.
 const SENDS_PER_TURN: usize = 256;
 /// Revokes that were refused and are asked for again; more are left alone.
 const AGAIN_MAX: usize = 4_096;
+/// Of the tokens that are asked about as live, one in so many is one that the run issued, if it issues any.
+const ISSUED_EVERY: u32 = 16;
 /// In how many groups requests are noted that were never sent.
 const WAITING_GROUPS: u64 = 1_000;
 
@@ -61,6 +65,7 @@ pub(crate) struct Engine<'a> {
     /// Whether all slots were taken when the last turn ended: then lateness is the server's.
     was_full: bool,
     again: VecDeque<(Kind, u32)>,
+    issued: Issued,
     tokens: Vec<TokenBytes>,
     checks: Vec<u16>,
     random: SmallRng,
@@ -89,6 +94,7 @@ impl<'a> Engine<'a> {
             from: now,
             was_full: false,
             again: VecDeque::with_capacity(AGAIN_MAX),
+            issued: Issued::new(),
             tokens: Vec::with_capacity(usize::from(workload.batch.max(workload.issue_batch))),
             checks: Vec::with_capacity(usize::from(workload.batch)),
             random: SmallRng::seed_from_u64(workload.seed ^ u64::from(worker) << 48 ^ 0x746f_6b65_6e73),
@@ -215,7 +221,11 @@ impl<'a> Engine<'a> {
             Kind::Validate => self.ask_validate(peer, slot, batch, id)?,
             Kind::Issue => self.ask_issue(peer, connection, usize::from(issue_batch), id)?,
             Kind::Revoke => {
-                peer.ask(connection, id, &Question::Revoke(shared.keys.at(position(Role::Victim) + number)))?;
+                peer.ask(
+                    connection,
+                    id,
+                    &Question::Revoke(&shared.keys.at(position(Role::Victim) + number)),
+                )?;
             }
             Kind::RevokeSubject => {
                 let subject = shared.keys.group_subject(number);
@@ -226,7 +236,7 @@ impl<'a> Engine<'a> {
                 peer.ask(
                     connection,
                     id,
-                    &Question::Consume(shared.keys.at(position(Role::Limited) + number)),
+                    &Question::Consume(&shared.keys.at(position(Role::Limited) + number)),
                 )?;
             }
             Kind::Renew => {
@@ -234,7 +244,7 @@ impl<'a> Engine<'a> {
                 peer.ask(
                     connection,
                     id,
-                    &Question::Renew(shared.keys.at(position(Role::Renewable) + number)),
+                    &Question::Renew(&shared.keys.at(position(Role::Renewable) + number)),
                 )?;
             }
         }
@@ -270,9 +280,15 @@ impl<'a> Engine<'a> {
         self.tokens.clear();
         self.checks.clear();
         let mut has_checks = false;
+        let has_issues = shared.workload.mix.issue > 0.0;
         let probes = &mut self.slots.of(slot).probes;
         for _ in 0..batch {
-            let probe = self.picker.probe(&shared.truth);
+            let mut probe = self.picker.probe(&shared.truth);
+            // Drawn for every one of them, so that what is asked of all others does not depend on when answers come.
+            if has_issues && probe.ask() == Ask::Live && self.picker.below(ISSUED_EVERY) == 0 {
+                let place = self.picker.below(self.issued.len());
+                probe = if self.issued.len() > 0 { Probe::of_issued(place) } else { probe };
+            }
             let check = match probe.ask() {
                 Ask::Granted => CheckNo::Granted,
                 Ask::Forbidden => CheckNo::Forbidden,
@@ -284,7 +300,10 @@ impl<'a> Engine<'a> {
         }
         // All places are known before the first is read: the processor fetches them beside one another, and not each
         // once the last has come. This is where a third of the generator's time went.
-        self.tokens.extend(probes.iter().map(|probe| *shared.keys.at(probe.position())));
+        self.tokens.extend(probes.iter().map(|probe| match probe.is_of_issued() {
+            true => self.issued.at(probe.position()),
+            false => shared.keys.at(probe.position()),
+        }));
         for (token, probe) in self.tokens.iter_mut().zip(probes) {
             match probe.ask() {
                 // That another token has the id of this one but for a bit is as likely as guessing one.

@@ -186,7 +186,7 @@ pub(crate) fn revoke_some(peer: &mut dyn Peer, keys: &KeySpace, truth: &Truth) -
             peer.ask(
                 id as usize % peer.connections(),
                 id,
-                &Question::Revoke(keys.at(victims.start + number)),
+                &Question::Revoke(&keys.at(victims.start + number)),
             )?;
             under_way.insert(id, number);
             (taken, id) = (taken + 1, id + 1);

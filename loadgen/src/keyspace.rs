@@ -1,14 +1,13 @@
 //! The key space: 32 bytes a token, by position, and the names of the subjects they belong to.
 //!
-//! The tokens lie in an anonymous mapping. (Mapping a file would be `unsafe`, for another process could cut it short.)
-//! They can be saved to a file and read from it by a later run; a note beside the file says what they are.
+//! The tokens lie in a mapping: of a file that a later run can use again, with a note beside it that says what they are, or
+//! of memory alone.
 
+mod mapping;
 mod saved;
 
-use anyhow::Context as _;
-use memmap2::{Advice, MmapMut};
-
-pub(crate) use self::saved::Saved;
+pub(crate) use self::mapping::Mapping;
+pub(crate) use self::saved::{Fresh, Saved};
 use crate::layout::GROUP_TOKENS;
 use crate::peer::TokenBytes;
 
@@ -18,7 +17,7 @@ const NAMES_MAX: u32 = 4_096;
 /// Tokens by position.
 #[derive(Debug)]
 pub(crate) struct KeySpace {
-    map: MmapMut,
+    tokens: Mapping,
     /// Tells the subjects of this key space from those of others on the same server.
     tag: String,
     subjects: u32,
@@ -26,26 +25,23 @@ pub(crate) struct KeySpace {
 }
 
 impl KeySpace {
-    /// Room for `tokens` tokens of so many subjects, in memory that the system may page out.
-    pub(crate) fn new(tokens: u32, subjects: u32, tag: String) -> anyhow::Result<Self> {
-        let map = MmapMut::map_anon(tokens as usize * 32).context("memory for the tokens")?;
-        // Tokens are read at random: with small pages nearly each read has to look for its page first. Best effort.
-        let _ = map.advise(Advice::HugePage);
+    /// The tokens there, of so many subjects.
+    pub(crate) fn new(tokens: Mapping, subjects: u32, tag: String) -> Self {
         let most = subjects.min(NAMES_MAX);
         // One issue's worth more than there are, so that any stretch of them begins anywhere.
         let beyond = u32::from(crate::workload::ISSUE_BATCH_MAX);
         let names = (0..most + beyond).map(|number| format!("load-{tag}-{}", number % most)).collect();
-        Ok(Self { map, tag, subjects, names })
+        Self { tokens, tag, subjects, names }
     }
 
     /// The token at a position.
-    pub(crate) fn at(&self, position: u32) -> &TokenBytes {
-        &self.map.as_chunks::<32>().0[position as usize]
+    pub(crate) fn at(&self, position: u32) -> TokenBytes {
+        self.tokens.at(position)
     }
 
     /// Puts a token at a position.
     pub(crate) fn put(&mut self, position: u32, token: &TokenBytes) {
-        self.map.as_chunks_mut::<32>().0[position as usize] = *token;
+        self.tokens.put(position, token);
     }
 
     /// The subject of the token at a position that is left alone or revoked singly.

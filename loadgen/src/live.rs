@@ -1,5 +1,5 @@
-//! What is shown while a run goes on: a few lines that change in place, or a plain line each interval where standard
-//! error is no terminal.
+//! What is shown while a run goes on, on standard error: a few lines that change in place, or a plain line each interval
+//! where that or standard output is no terminal.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal as _;
@@ -140,11 +140,11 @@ impl View for Terminal {
     }
 }
 
-/// What fits standard error.
+/// What fits the terminal, if there is one.
 pub(crate) fn view(duration_s: f64, is_quiet: bool) -> Box<dyn View> {
     if is_quiet {
         Box::new(Silent)
-    } else if std::io::stderr().is_terminal() {
+    } else if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
         Box::new(Terminal::new(duration_s))
     } else {
         Box::new(Lines)

@@ -136,7 +136,7 @@ fn revoke_all(
     let mut progress = Progress::new(u64::from(revokes), "revoking");
     for _ in 0..revokes {
         let number = truth.next_victim().context("no tokens are left to revoke: give --revokes less")?;
-        let token = *keys.at(truth.layout.region(Role::Victim).start + number);
+        let token = keys.at(truth.layout.region(Role::Victim).start + number);
         let round = watch(peer, &token)?;
         let (Some(sent), Some(known)) = (round.sent, round.acknowledged) else { bail!("a revoke got lost") };
         truth.victim_is_dead(number);

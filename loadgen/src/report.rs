@@ -220,7 +220,7 @@ impl Record {
         self.detail.generator_busiest > 0.95 && (self.summary.workload.is_closed() || is_behind)
     }
 
-    /// An error that says which replies were wrong, if any were.
+    /// An error that says which replies were wrong, if any were: whatever else happened, that is what a run fails of.
     pub(crate) fn check_truth(&self) -> Result<(), WrongReplies> {
         match self.summary.wrong_replies {
             0 => Ok(()),

@@ -12,7 +12,7 @@ pub(crate) use self::collect::{Outcome, Row};
 use crate::checker::Truth;
 use crate::engine::Shared;
 use crate::fill::{TTL_S, fill, revoke_some};
-use crate::keyspace::{KeySpace, Saved};
+use crate::keyspace::{Fresh, KeySpace, Mapping, Saved};
 use crate::layout::Layout;
 use crate::live::View;
 use crate::measure::wall;
@@ -61,7 +61,14 @@ pub(crate) fn prepare(
         }
     }
     let tag = format!("{:08x}", getrandom::u32().context("random bytes")?);
-    let mut keys = KeySpace::new(layout.tokens(), workload.keys.subjects, tag)?;
+    let (fresh, tokens) = match &token_file {
+        Some(path) => {
+            let (fresh, tokens) = Fresh::create(path, layout.tokens())?;
+            (Some(fresh), tokens)
+        }
+        None => (None, Mapping::anonymous(layout.tokens()).context("memory for the tokens")?),
+    };
+    let mut keys = KeySpace::new(tokens, workload.keys.subjects, tag);
     // Tokens that the generator makes itself must not be those of an earlier run.
     let seed = getrandom::u64().context("random bytes")?;
     let fill_per_s = fill(peer.as_mut(), &mut keys, &layout, seed)?;
@@ -69,12 +76,11 @@ pub(crate) fn prepare(
     if workload.validate.revoked > 0.0 {
         revoke_some(peer.as_mut(), &keys, &truth)?;
     }
-    let saved = match token_file {
-        Some(path) => {
+    let saved = match fresh {
+        Some(fresh) => {
             let good_until_s = wall().as_secs() + u64::from(TTL_S);
             let saved = Saved::new(peer.identity(), &keys, layout, good_until_s);
-            saved.save(&path, &keys)?;
-            Some((path, saved))
+            Some((fresh.keep(&saved, &keys)?, saved))
         }
         None => None,
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use jeton_net::tls::Credentials;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -35,6 +36,9 @@ pub(crate) struct Target {
     /// The server's process, to measure its CPU time and memory; that of the data directory if not given.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+    /// Bind workers to these cores, each to one of them by turns: 1,3.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cores: Vec<usize>,
 }
 
 /// A server that can be connected to, and looked at if it is on this machine.
@@ -42,6 +46,7 @@ pub(crate) struct Target {
 pub(crate) struct Server {
     at: At,
     pid: Option<u32>,
+    cores: Vec<usize>,
 }
 
 #[derive(Clone)]
@@ -64,10 +69,10 @@ impl Server {
             } else {
                 At::Redis(target.remote.redis(url)?)
             };
-            return Ok(Self { at, pid: target.server_pid });
+            return Ok(Self { at, pid: target.server_pid, cores: target.cores()? });
         }
         let address = Address::new(target.address()?, target.server_name.clone(), target.credentials()?)?;
-        Ok(Self { at: At::Jeton(address), pid })
+        Ok(Self { at: At::Jeton(address), pid, cores: target.cores()? })
     }
 
     /// So many connections for one worker.
@@ -79,6 +84,14 @@ impl Server {
                 Box::new(IntrospectionPeer::connect(endpoint, usize::from(connections))?)
             }
         })
+    }
+
+    /// Binds the calling thread to the core for the worker with this number, if cores were named.
+    pub(crate) fn bind(&self, worker: u16) -> anyhow::Result<()> {
+        let Some(core) = self.cores.get(usize::from(worker) % self.cores.len().max(1)) else { return Ok(()) };
+        let mut set = CpuSet::new();
+        set.set(*core);
+        sched_setaffinity(None, &set).with_context(|| format!("a worker cannot be bound to core {core}"))
     }
 
     /// Its process.
@@ -114,6 +127,17 @@ fn read(dir: &Path, file: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 impl Target {
+    /// The cores that were named, which this process may use.
+    fn cores(&self) -> anyhow::Result<Vec<usize>> {
+        let set = sched_getaffinity(None).context("the cores of this process")?;
+        if let Some(core) = self.cores.iter().find(|core| **core >= CpuSet::MAX_CPU || !set.is_set(**core)) {
+            let has: Vec<_> =
+                (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).map(|core| core.to_string()).collect();
+            bail!("--cores names {core}: there are {}", has.join(","));
+        }
+        Ok(self.cores.clone())
+    }
+
     fn data(&self) -> PathBuf {
         self.data.clone().unwrap_or_else(default_data)
     }

@@ -15,6 +15,9 @@ use crate::trace::Trace;
 use crate::workload::kind::Kind;
 use crate::workload::{RATE_MAX, SPAN_MAX, Schedule, Span, Workload};
 
+/// What is answered after the end of a run is not achieved: the last request, too, is to have time for its answer.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
+
 /// Flags of `replay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
@@ -45,8 +48,7 @@ impl Replay {
     /// The workload that a trace amounts to: as long, of the same mix, with enough tokens to revoke.
     fn workload(&self, trace: &Trace) -> anyhow::Result<Workload> {
         let mut workload = self.load.workload()?;
-        // The last request has to be due within the run.
-        let length = trace.length() + Duration::from_millis(1);
+        let length = trace.length() + ANSWER_TIME;
         if length > SPAN_MAX.0 && self.load.duration.is_none() {
             bail!(
                 "the trace is {:.0} s long, and a run {} at most: play it faster, --speed {:.0}, or its beginning, --duration",
@@ -55,7 +57,8 @@ impl Replay {
                 (self.speed * length.as_secs_f64() / SPAN_MAX.0.as_secs_f64()).ceil()
             );
         }
-        let rate = (trace.requests.len() as f64 / length.as_secs_f64()).clamp(1.0, f64::from(RATE_MAX));
+        let rate = (trace.requests.len() as f64 / trace.length().as_secs_f64().max(1e-3))
+            .clamp(1.0, f64::from(RATE_MAX));
         workload.about = format!("a replay of {}", self.trace.display());
         workload.duration = self.load.duration.unwrap_or(Span(length)).max(Span::from_millis(100));
         (workload.schedule, workload.warm_up) = (Schedule::Fixed(rate as u32), Span::from_secs(0));

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
 use super::flags::Load;
 use crate::live;
 use crate::report::files::Folder;
@@ -80,6 +82,7 @@ pub(crate) fn run_and_tell(
     }
     // A server that died in mid-run: what was measured is told, and then that.
     if let Some(failed) = outcome.failed {
+        record.check_truth().with_context(|| format!("{failed:#}"))?;
         return Err(failed);
     }
     outcome.check_answers()?;

@@ -38,8 +38,11 @@ impl Engine<'_> {
                 for (probe, verdict) in slot.probes.iter().zip(*verdicts) {
                     if !truth.is_right(*probe, *verdict) {
                         sample.wrong(|| {
-                            let (role, number) = truth.layout.role(probe.position());
                             let (ask, word) = (probe.ask(), verdict.word());
+                            if probe.is_of_issued() {
+                                return format!("a token that this run issued was {word}");
+                            }
+                            let (role, number) = truth.layout.role(probe.position());
                             format!("token {number} of those that are {role:?}, asked about as {ask:?}, was {word}")
                         });
                     }
@@ -52,6 +55,8 @@ impl Engine<'_> {
                     sample.wrong(|| {
                         format!("an issue of {wanted} tokens brought {count}, or two of them are one")
                     });
+                } else {
+                    tokens.iter().for_each(|token| self.issued.put(*token));
                 }
             }
             (Kind::Revoke, Reply::Revoked(count)) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jeton_core::verdict::Verdict;
 
 use super::*;
+use crate::keyspace::Mapping;
 use crate::layout::{GROUP_TOKENS, Layout, USES};
 use crate::peer::Reply;
 use crate::schedule::{Pace, Profile};
@@ -28,6 +29,7 @@ enum Lie {
     AUseForNothing,
     AShorterLife,
     AnAnswerTwice,
+    AnIssuedTokenIsUnknown,
 }
 
 /// A server in this very thread: one request after another, each taking `service`, none while it stalls.
@@ -42,6 +44,8 @@ struct Fake {
     asked: u64,
     connections: usize,
     reconnected: usize,
+    /// Groups are revoked one after another.
+    groups_revoked: u32,
 }
 
 enum Said {
@@ -67,10 +71,14 @@ impl Fake {
                     if self.lie == Lie::EverythingIsValid {
                         return Verdict::Valid;
                     }
+                    if tokens[at][1..] == [9; 31] {
+                        let is_unknown = self.lie == Lie::AnIssuedTokenIsUnknown;
+                        return if is_unknown { Verdict::Unknown } else { Verdict::Valid };
+                    }
                     if tokens[at][..16] != keys.at(position)[..16] {
                         return Verdict::Unknown;
                     }
-                    if tokens[at] != *keys.at(position) {
+                    if tokens[at] != keys.at(position) {
                         return Verdict::WrongSecret;
                     }
                     if checks.is_some_and(|checks| checks[at] == CheckNo::Forbidden as u16) {
@@ -81,6 +89,7 @@ impl Fake {
                         Role::Victim if number < self.shared.truth.victims_taken() => {
                             if self.lie == Lie::ADeadTokenLives { Verdict::Valid } else { Verdict::Revoked }
                         }
+                        Role::Member if number / GROUP_TOKENS < self.groups_revoked => Verdict::Revoked,
                         Role::Limited => Verdict::ConsumeRequired,
                         Role::Expired => Verdict::Expired,
                         _ => Verdict::Valid,
@@ -98,7 +107,10 @@ impl Fake {
                 Said::Issued((0..subjects.len()).map(token).collect())
             }
             Question::Revoke(_) => Said::Revoked(u64::from(self.lie != Lie::ARevokeOfNothing)),
-            Question::RevokeSubject(_) => Said::Revoked(u64::from(GROUP_TOKENS)),
+            Question::RevokeSubject(_) => {
+                self.groups_revoked += 1;
+                Said::Revoked(u64::from(GROUP_TOKENS))
+            }
             // As if each token were consumed for the first time: true of a run with few of them.
             Question::Consume(_) => Said::Consumed(USES - u32::from(self.lie != Lie::AUseForNothing)),
             Question::Renew(_) => {
@@ -184,7 +196,11 @@ fn workload(mix: Mix, rate: u32) -> Workload {
 /// What a run needs, with a key space whose tokens say where they are and a server that knows them.
 fn rig(workload: &Workload, clock: &Rc<Cell<Instant>>) -> (Arc<Shared>, Fake) {
     let layout = Layout::new(workload);
-    let mut keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
+    let mut keys = KeySpace::new(
+        Mapping::anonymous(layout.tokens()).unwrap(),
+        workload.keys.subjects,
+        "test".to_owned(),
+    );
     for position in 0..layout.tokens() {
         let mut token = [1; 32];
         token[1..5].copy_from_slice(&position.to_le_bytes());
@@ -203,6 +219,7 @@ fn rig(workload: &Workload, clock: &Rc<Cell<Instant>>) -> (Arc<Shared>, Fake) {
         asked: 0,
         connections: usize::from(workload.connections),
         reconnected: 0,
+        groups_revoked: 0,
     };
     (shared, fake)
 }
@@ -285,6 +302,7 @@ fn every_lie_is_noticed() {
         (Lie::ARevokeOfNothing, "a revoke of one token revoked 0"),
         (Lie::AUseForNothing, "a consume of limited token"),
         (Lie::AShorterLife, "a renewal shortened the life"),
+        (Lie::AnIssuedTokenIsUnknown, "a token that this run issued was unknown"),
         (Lie::AnAnswerTwice, "which nobody waits for"),
     ];
     let (mix, validate) = everything();
@@ -426,7 +444,11 @@ fn a_run_that_ends_early_was_offered_what_was_due_by_then() {
     clock.set(began);
     let now = || clock.get();
     let layout = Layout::new(&workload);
-    let keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
+    let keys = KeySpace::new(
+        Mapping::anonymous(layout.tokens()).unwrap(),
+        workload.keys.subjects,
+        "test".to_owned(),
+    );
     let shared = Arc::new(Shared { workload, keys, truth: Truth::new(layout), trace: None });
     let mut engine = Engine::new(shared, 0, 1, &now);
     let profile = Profile::new(&Schedule::Fixed(1_000), Duration::from_secs(60)).unwrap();
@@ -493,7 +515,11 @@ fn a_request_takes_no_memory() {
     (workload.schedule, workload.validate) = (Schedule::Closed, Asks { live: 100.0, ..Asks::none() });
     (workload.connections, workload.in_flight) = (1, 16);
     let layout = Layout::new(&workload);
-    let keys = KeySpace::new(layout.tokens(), workload.keys.subjects, "test".to_owned()).unwrap();
+    let keys = KeySpace::new(
+        Mapping::anonymous(layout.tokens()).unwrap(),
+        workload.keys.subjects,
+        "test".to_owned(),
+    );
     let shared = Arc::new(Shared { workload, keys, truth: Truth::new(layout), trace: None });
     let mut peer = Quiet { waiting: VecDeque::with_capacity(16), verdicts: vec![Verdict::Valid; 8] };
     let clock = Instant::now;

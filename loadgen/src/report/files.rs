@@ -40,6 +40,7 @@ impl Folder {
         self.write("summary.json", &serde_json::to_vec_pretty(&record.summary)?)?;
         self.write("report.html", super::page::runs(std::slice::from_ref(record)).as_bytes())?;
         self.write("latency.hlog", &outcome.log.text()?)?;
+        self.write("service.hlog", &outcome.service_log.text()?)?;
         self.write("latency.hgrm", percentiles(&outcome.whole.all_latency()).as_bytes())?;
         self.write("service.hgrm", percentiles(&outcome.whole.all_service()).as_bytes())
     }

@@ -12,15 +12,18 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
 /// The intervals of a run, kept until it is over: three digits over six decades take a few kilobytes each.
+#[derive(Default)]
 pub(crate) struct IntervalLog {
+    /// What the values are.
+    what: &'static str,
     /// When measuring began, since the epoch.
     began: Duration,
     intervals: Vec<(Duration, Duration, Vec<u8>)>,
 }
 
 impl IntervalLog {
-    pub(crate) fn new(began: Duration) -> Self {
-        Self { began, intervals: Vec::new() }
+    pub(crate) fn new(what: &'static str, began: Duration) -> Self {
+        Self { what, began, intervals: Vec::new() }
     }
 
     /// Adds an interval that begins so long after the beginning.
@@ -39,7 +42,7 @@ impl IntervalLog {
         {
             let mut log = IntervalLogWriterBuilder::new()
                 .add_comment("[Histogram log format version 1.3]")
-                .add_comment("jeton-load: latency from the intended start, in microseconds")
+                .add_comment(&format!("jeton-load: {}, in microseconds", self.what))
                 .with_start_time(UNIX_EPOCH + self.began)
                 .with_base_time(UNIX_EPOCH + self.began)
                 .with_max_value_divisor(1_000.0)
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_interval_log_is_read_back_as_it_was_recorded() {
-        let mut log = IntervalLog::new(Duration::from_millis(1_700_000_000_123));
+        let mut log = IntervalLog::new("latency", Duration::from_millis(1_700_000_000_123));
         let mut recorded = histogram();
         for interval in 0..3 {
             recorded.record(1_000 * (interval + 1)).unwrap();

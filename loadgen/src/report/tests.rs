@@ -35,12 +35,13 @@ pub(crate) fn outcome() -> Outcome {
         server_rss_bytes: Some(100 << 20),
         ..Row::default()
     };
-    let mut log = IntervalLog::new(Duration::ZERO);
+    let mut log = IntervalLog::new("latency", Duration::ZERO);
     log.add(&whole.all_latency(), Duration::ZERO, Duration::from_secs(10));
     Outcome {
         seconds: 10.0,
         rows: (1..=10).map(row).collect(),
         log,
+        service_log: IntervalLog::default(),
         generator_cpu_s: 3.0,
         server_cpu_s: Some(4.0),
         server_rss_bytes: Some(100 << 20),
@@ -131,7 +132,7 @@ fn a_record_comes_back_from_its_file() {
     assert!(files::read(folder.path()).is_ok());
     let left: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 6, "no temporary file is left: {left:?}");
+    assert_eq!(left.len(), 7, "no temporary file is left: {left:?}");
     std::fs::write(dir.path().join("nonsense.json"), "{}").unwrap();
     let said = format!("{:#}", files::read(&dir.path().join("nonsense.json")).unwrap_err());
     assert!(said.contains("nonsense.json is no run.json of jeton-load"), "{said}");

@@ -57,7 +57,9 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     pub(crate) whole: Sample,
     pub(crate) rows: Vec<Row>,
+    /// Interval by interval: latencies, and service times.
     pub(crate) log: IntervalLog,
+    pub(crate) service_log: IntervalLog,
     pub(crate) generator_cpu_s: f64,
     pub(crate) server_cpu_s: Option<f64>,
     pub(crate) server_rss_bytes: Option<u64>,
@@ -114,6 +116,7 @@ struct Collector<'a> {
     rows: Vec<Row>,
     whole: Sample,
     log: IntervalLog,
+    service_log: IntervalLog,
     rss_max: Option<u64>,
     /// Of each worker.
     idle: Vec<Duration>,
@@ -138,7 +141,12 @@ pub(crate) fn collect(crew: &Crew, server: &Server, view: &mut dyn View) -> anyh
             let worker = Worker { crew, number, say, spare };
             std::thread::Builder::new()
                 .name(format!("jeton-load-{number}"))
-                .spawn_scoped(scope, move || worker.run(|| server.connect(connections, workload.streams)))
+                .spawn_scoped(scope, move || {
+                    worker.run(|| {
+                        server.bind(number)?;
+                        server.connect(connections, workload.streams)
+                    })
+                })
                 .context("a worker's thread")?;
         }
         drop(say);
@@ -170,7 +178,8 @@ impl<'a> Collector<'a> {
             used: Used::now(pid),
             rows: Vec::new(),
             whole: Sample::default(),
-            log: IntervalLog::new(wall()),
+            log: IntervalLog::new("latency from the intended start", wall()),
+            service_log: IntervalLog::new("service time from when it was sent", wall()),
             rss_max: None,
             idle: vec![Duration::ZERO; workers],
             held_back: vec![Duration::ZERO; workers],
@@ -228,7 +237,8 @@ impl<'a> Collector<'a> {
             seconds,
             whole: std::mem::take(&mut self.whole),
             rows: std::mem::take(&mut self.rows),
-            log: std::mem::replace(&mut self.log, IntervalLog::new(Duration::ZERO)),
+            log: std::mem::take(&mut self.log),
+            service_log: std::mem::take(&mut self.service_log),
             generator_cpu_s,
             server_cpu_s,
             server_rss_bytes: self.rss_max,
@@ -270,6 +280,7 @@ impl<'a> Collector<'a> {
         self.used = used;
         let latency = sample.all_latency();
         self.log.add(&latency, begin - self.from, end - begin);
+        self.service_log.add(&sample.all_service(), begin - self.from, end - begin);
         let rss = self.pid.and_then(rss_of);
         self.rss_max = self.rss_max.max(rss);
         let Counts { offered, achieved, tokens, refused, errors, wrong_replies, .. } = sample.counts;
