@@ -425,6 +425,10 @@ impl<D: Validate + Submit> Handler for Server<D> {
         [self.deadline, look, Some(self.looked_around + LOOK_AROUND)].into_iter().flatten().min()
     }
 
+    fn waits_for_others(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
     fn handle_stop(&mut self, _now: Instant, driver: &mut Driver) {
         self.is_stopping = true;
         for (conn, client) in &mut self.clients {

@@ -47,6 +47,11 @@ pub trait Handler: 'static {
     /// When [`Self::handle_turn`] is to be called at the latest.
     fn next_deadline(&self) -> Option<Instant>;
 
+    /// Whether other threads are at work on what it handed on: they may need the core that the shard would spin on.
+    fn waits_for_others(&self) -> bool {
+        false
+    }
+
     /// The shard is to stop: nothing new is begun.
     fn handle_stop(&mut self, now: Instant, driver: &mut Driver);
 
@@ -240,7 +245,7 @@ impl<H: Handler> Shard<H> {
             if self.has_stopped(now, &mut phase) {
                 return Ok(());
             }
-            if now - worked_at < SPIN {
+            if now - worked_at < SPIN && !self.handler.waits_for_others() {
                 std::hint::spin_loop();
                 continue;
             }

@@ -20,6 +20,7 @@ mod judge;
 pub mod mutation;
 pub mod numbers;
 pub mod outcome;
+pub mod pacing;
 pub mod recovery;
 pub mod registry;
 pub mod rights;

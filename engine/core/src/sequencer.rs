@@ -185,6 +185,18 @@ impl<T> Sequencer<T> {
         self.unsealed.iter().map(|unsealed| &unsealed.entry)
     }
 
+    /// Answers held until the log has what they rest on.
+    #[must_use]
+    pub fn answers_held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether something was decided that was not handed to the log yet.
+    #[must_use]
+    pub fn has_unsealed(&self) -> bool {
+        !self.unsealed.is_empty()
+    }
+
     /// Whether everything that was taken on has been answered and handed to the log.
     #[must_use]
     pub fn is_idle(&self) -> bool {

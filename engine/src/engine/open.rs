@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded};
 use jeton_core::fair_queue::FairQueue;
 use jeton_core::numbers::Sequence;
+use jeton_core::pacing::Pacing;
 use jeton_core::recovery::ReplayError;
 use jeton_core::sequencer::{Restrictions, Sequencer};
 use jeton_core::snapshot::Manifest;
@@ -158,6 +159,7 @@ impl Engine {
             figures: Arc::clone(&figures),
             restrictions,
             committing: None,
+            pacing: Pacing::default(),
             ticked: Instant::now(),
             entropy: EntropyPool::default(),
             snapshots,

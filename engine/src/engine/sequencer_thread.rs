@@ -1,8 +1,8 @@
 //! The sequencer's thread: takes commands, hands commits to the log's thread, sends answers back.
 //!
 //! Commands come over one channel, and wait in a line for each client until their turn. One commit is with the log at a
-//! time; what is decided meanwhile makes up the next. Not more than that: the rest waits in the lines, where whoever
-//! comes next does not have to wait behind it.
+//! time; what is decided meanwhile makes up the next, which may wait a moment for those who were just answered. Not more
+//! than that: the rest waits in the lines, where whoever comes next does not have to wait behind it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
 use jeton_core::command::Submission;
 use jeton_core::fair_queue::{FairQueue, Serving};
 use jeton_core::numbers::Sequence;
+use jeton_core::pacing::Pacing;
 use jeton_core::sequencer::{Commit, Restrictions, Sequencer};
 use jeton_net::doors::DoorReply;
 
@@ -57,6 +58,7 @@ pub(super) struct SequencerThread {
     pub(super) restrictions: Restrictions,
     /// Since when a commit is with the log.
     pub(super) committing: Option<Instant>,
+    pub(super) pacing: Pacing,
     pub(super) ticked: Instant,
     pub(super) entropy: EntropyPool,
     pub(super) snapshots: SnapshotDesk,
@@ -132,9 +134,19 @@ impl SequencerThread {
                 Ok(result) => self.snapshots.handle_result(&result, &mut self.sequencer, &self.figures),
                 Err(_) => self.snapshots.results = never(),
             },
-            default(self.snapshots.patience(TICK)) => {}
+            default(self.patience()) => {}
         }
         still_open
+    }
+
+    /// How long it may wait for something to happen.
+    fn patience(&mut self) -> Duration {
+        let patience = self.snapshots.patience(TICK);
+        if self.committing.is_some() || !self.sequencer.has_unsealed() {
+            return patience;
+        }
+        let wait = self.pacing.poll_wait(self.sequencer.answers_held(), Instant::now());
+        patience.min(wait.unwrap_or(Duration::ZERO))
     }
 
     fn turn(&mut self, is_open: &mut bool) {
@@ -194,8 +206,11 @@ impl SequencerThread {
     fn take(&mut self, event: &LogEvent) {
         match event {
             LogEvent::Durable(sequence) => {
-                self.committing = None;
+                let (now, held) = (Instant::now(), self.sequencer.answers_held());
+                let took = self.committing.take().map_or(Duration::ZERO, |since| now - since);
                 self.sequencer.handle_durable(*sequence);
+                let waiting = self.sequencer.answers_held();
+                self.pacing.handle_durable(held - waiting, waiting, took, now);
             }
             LogEvent::StillTrying => self.committing = self.committing.map(|_| Instant::now()),
             LogEvent::Failed => self.fail(),
@@ -214,7 +229,12 @@ impl SequencerThread {
     }
 
     fn commit(&mut self) {
-        if self.committing.is_some() {
+        if self.committing.is_some() || !self.sequencer.has_unsealed() {
+            return;
+        }
+        // Enough for a commit is enough.
+        let waiting = self.sequencer.answers_held();
+        if !self.sequencer.is_ahead() && self.pacing.poll_wait(waiting, Instant::now()).is_some() {
             return;
         }
         let Some(commit) = self.sequencer.poll_commit() else { return };

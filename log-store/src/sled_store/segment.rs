@@ -253,16 +253,19 @@ impl Segment {
 
     /// Appends batches in one atomic step and makes them durable.
     pub(super) fn commit(&self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
-        let mut commit = sled::Batch::default();
-        for batch in batches {
-            let mut value = Vec::with_capacity(ENVELOPE_BYTES + batch.bytes.len());
-            value.extend_from_slice(&batch.last.to_le_bytes());
-            value.extend_from_slice(&batch.chain);
-            value.extend_from_slice(&batch.bytes);
-            commit.insert(&batch.first.to_be_bytes(), value);
-        }
         // If we die here, nothing of the commit is on disk, and nobody was told.
-        guarded(|| self.db().apply_batch(commit))?;
+        match batches {
+            // One entry is atomic by itself. An atomic step of several is begun in a buffer of its own, which sled writes, and
+            // waits for, before the rest: twice the time of a small commit.
+            [batch] => {
+                guarded(|| self.db().insert(batch.first.to_be_bytes(), encode(batch)))?;
+            }
+            _ => {
+                let mut commit = sled::Batch::default();
+                batches.iter().for_each(|batch| commit.insert(&batch.first.to_be_bytes(), encode(batch)));
+                guarded(|| self.db().apply_batch(commit))?;
+            }
+        }
         guarded(|| self.db().flush())?;
         // If we die here, all of it or nothing may be there after power loss: sled has handed it to the system.
         self.file.sync_data()?;
@@ -346,6 +349,10 @@ impl Drop for Segment {
             tracing::warn!(segment = %self.path.display(), %error, "sled did not close in order");
         }
     }
+}
+
+fn encode(batch: &StoredBatch) -> Vec<u8> {
+    [&batch.last.to_le_bytes(), &batch.chain[..], &batch.bytes].concat()
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<StoredBatch, SegmentError> {
