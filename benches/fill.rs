@@ -89,6 +89,24 @@ pub(crate) fn logged(size: Size) -> Vec<SealedBatch> {
     log
 }
 
+/// Carries out a command, as if the log made it durable at once; the tokens that it issued.
+pub(crate) fn decided(sequencer: &mut Sequencer<()>, random: &mut Random, command: Command) -> Vec<Token> {
+    let mut entropy = |bytes: &mut [u8]| random.fill(bytes);
+    sequencer.handle_submission((), Submission { actor: ClientNo(1), key: None, command }, NOW, &mut entropy);
+    while let Some(commit) = sequencer.poll_commit() {
+        sequencer.handle_durable(commit.last());
+    }
+    let mut tokens = Vec::new();
+    while let Some(((), reply)) = sequencer.poll_reply() {
+        match reply.result {
+            Ok(Outcome::Issued { tokens: issued, .. }) => tokens.extend(issued),
+            Ok(_) => {}
+            Err(rejection) => panic!("rejected: {rejection:?}"),
+        }
+    }
+    tokens
+}
+
 fn fill(size: Size, mut keep: impl FnMut(&Commit)) -> (Sequencer<()>, View, Vec<[u8; 32]>) {
     let config = StateConfig {
         tokens_initial: size.tokens,

@@ -1,17 +1,23 @@
 //! Validation in process: digests, and the whole of a validate over a frame, by frame size.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
+use std::collections::VecDeque;
 use std::hint::black_box;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jeton_core::check::{Check, Checks};
 use jeton_core::claims::ResourceQuery;
+use jeton_core::command::{Command, RevokeTarget};
+use jeton_core::sequencer::Sequencer;
 use jeton_core::token::{Token, digest, digest_batch};
 
 #[path = "fill.rs"]
 mod fill;
 
-use fill::{ADMIN, NOW, Random, Size, filled, setting};
+use fill::{ADMIN, NOW, Random, Size, decided, filled, issue, setting};
 
 fn digests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("digest");
@@ -34,7 +40,8 @@ fn digests(criterion: &mut Criterion) {
 
 fn validates(criterion: &mut Criterion) {
     let count = setting("JETON_BENCH_TOKENS", 1_000_000);
-    let (_sequencer, view, mut tokens) = filled(Size { tokens: count, subjects: 1, claim_sets: 1 });
+    let size = Size { tokens: count, subjects: 1, claim_sets: 1 };
+    let (mut sequencer, view, mut tokens) = filled(size);
     let caller = view.registry().caller(ADMIN);
     // In an order that has nothing to do with where records lie, but read from front to back: what a frame costs is then
     // what the index and the slab cost, not what the benchmark's own memory does.
@@ -65,7 +72,54 @@ fn validates(criterion: &mut Criterion) {
         let mut random = Random(5);
         bencher.iter(|| records.sum(&words, &mut random));
     });
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&mut sequencer, size, &is_over));
+        group.bench_function(BenchmarkId::new("live, beside 200,000 events a second", 64), |bencher| {
+            let mut answers = Vec::new();
+            let mut frames = tokens.chunks_exact(64).cycle();
+            bencher.iter(|| {
+                let frame = frames.next().expect("it never ends");
+                answers.clear();
+                view.validate(&caller, NOW, black_box(frame), Checks::Same(&live), &mut answers);
+                black_box(&answers);
+            });
+        });
+        is_over.store(true, Relaxed);
+    });
     group.finish();
+}
+
+/// Events a second that a writer applies, in steps of a millisecond: as many issues as revokes of what it issued before.
+const EVENTS_PER_S: u32 = 200_000;
+const STEP: Duration = Duration::from_millis(1);
+
+/// Writes until it is over, and says how fast it was.
+fn write(sequencer: &mut Sequencer<()>, size: Size, is_over: &AtomicBool) {
+    let each = (EVENTS_PER_S / 1_000 / 2) as usize;
+    let (mut random, mut live) = (Random(3), VecDeque::new());
+    let (began, mut steps, mut worked) = (Instant::now(), 0_u32, Duration::ZERO);
+    while !is_over.load(Relaxed) {
+        let busy_from = Instant::now();
+        live.extend(decided(sequencer, &mut random, issue(steps as usize, each, size)));
+        for _ in 0..each.min(live.len().saturating_sub(each)) {
+            let token = live.pop_front().expect("as many as there are");
+            let id = token.id;
+            decided(sequencer, &mut random, Command::Revoke(RevokeTarget::Id(id)));
+        }
+        if sequencer.has_work() {
+            sequencer.handle_work(NOW);
+        }
+        steps += 1;
+        worked += busy_from.elapsed();
+        std::thread::sleep((began + STEP * steps).saturating_duration_since(Instant::now()));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let rate = f64::from(steps) * f64::from(EVENTS_PER_S) / 1_000.0 / seconds;
+    println!(
+        "the writer: {rate:.0} events a second, busy for {:.0} % of them",
+        worked.as_secs_f64() / seconds * 100.0
+    );
 }
 
 /// Memory of cache lines that are asked for at random, 64 at a time, with nothing to wait for in between.

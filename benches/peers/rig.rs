@@ -40,6 +40,7 @@ pub(crate) struct Rig {
     generator_cores: String,
     tokens: u32,
     jeton: Process,
+    jeton_large: Process,
     redis: Process,
     redis_tls: Process,
     ports: [u16; 2],
@@ -83,7 +84,7 @@ fn wait_until(what: &str, is_there: impl Fn() -> bool) -> anyhow::Result<()> {
 }
 
 impl Rig {
-    /// Installs and builds what is missing, and starts all three servers on one core.
+    /// Installs and builds what is missing, and starts all servers on one core.
     pub(crate) fn start(server_core: u32, generator_cores: &str, tokens: u32) -> anyhow::Result<Self> {
         install_redis()?;
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -91,26 +92,33 @@ impl Rig {
         let binaries = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
         let dir = tempfile::tempdir()?;
         let core = server_core.to_string();
-        let data = dir.path().join("jeton");
-        let jeton = pinned(&core, &binaries.join("jeton"))
-            .args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("taskset (Debian: util-linux)")?;
-        let jeton = Process(jeton);
-        wait_until("jeton", || data.join("server.json").exists())?;
+        let jeton = Self::jeton(&binaries, &dir.path().join("jeton"), &core, false)?;
+        let jeton_large = Self::jeton(&binaries, &dir.path().join("jeton-large"), &core, true)?;
         let ports = [free_port()?, free_port()?];
         let redis = Self::redis(dir.path(), &core, ports[0], false)?;
         let redis_tls = Self::redis(dir.path(), &core, ports[1], true)?;
         let generator_cores = generator_cores.to_owned();
-        let rig = Self { dir, binaries, generator_cores, tokens, jeton, redis, redis_tls, ports };
+        let rig =
+            Self { dir, binaries, generator_cores, tokens, jeton, jeton_large, redis, redis_tls, ports };
         // The first run of each fills its key space, which later ones read from a file.
         for peer in crate::shapes::PEERS {
             rig.measure(peer, &crate::shapes::SHAPES[0], 1)?;
         }
         Ok(rig)
+    }
+
+    fn jeton(binaries: &Path, data: &Path, core: &str, large_datagrams: bool) -> anyhow::Result<Process> {
+        let process = pinned(core, &binaries.join("jeton"))
+            .args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .env("JETON_LARGE_DATAGRAMS", large_datagrams.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("taskset (Debian: util-linux)")?;
+        let process = Process(process);
+        wait_until("jeton", || data.join("server.json").exists())?;
+        Ok(process)
     }
 
     /// A Redis that keeps nothing: as fast as it can be. Its certificates are those that Jeton made, so that both
@@ -151,6 +159,10 @@ impl Rig {
             Peer::Jeton => {
                 command.arg("--data").arg(self.dir.path().join("jeton"));
                 self.jeton.0.id()
+            }
+            Peer::JetonLarge => {
+                command.arg("--large-datagrams").arg("--data").arg(self.dir.path().join("jeton-large"));
+                self.jeton_large.0.id()
             }
             Peer::Redis => {
                 command.args(["--peer", &format!("redis://127.0.0.1:{}", self.ports[0])]);

@@ -6,10 +6,12 @@ pub(crate) enum Peer {
     Redis,
     RedisTls,
     Jeton,
+    /// Told that the network carries datagrams of 8,900 bytes, as loopback does, on which TCP has segments of 64 KiB.
+    JetonLarge,
 }
 
 /// In the order of their turns.
-pub(crate) const PEERS: [Peer; 3] = [Peer::Redis, Peer::RedisTls, Peer::Jeton];
+pub(crate) const PEERS: [Peer; 4] = [Peer::Redis, Peer::RedisTls, Peer::Jeton, Peer::JetonLarge];
 
 impl Peer {
     pub(crate) fn name(self) -> &'static str {
@@ -17,6 +19,7 @@ impl Peer {
             Self::Redis => "Redis plaintext",
             Self::RedisTls => "Redis TLS",
             Self::Jeton => "Jeton",
+            Self::JetonLarge => "Jeton, large datagrams",
         }
     }
 }
@@ -32,7 +35,7 @@ pub(crate) struct Shape {
 
 /// From what suits batching most to what suits it least.
 pub(crate) const SHAPES: [Shape; 4] = [
-    Shape { name: "deep: 4 x 4 x 256", connections: 4, in_flight: 4, batch: 256 },
+    Shape { name: "deep: 16 x 4 x 64", connections: 16, in_flight: 4, batch: 64 },
     Shape { name: "batches: 16 x 1 x 16", connections: 16, in_flight: 1, batch: 16 },
     Shape { name: "single tokens: 4 x 256 x 1", connections: 4, in_flight: 256, batch: 1 },
     Shape { name: "one at a time: 16 x 1 x 1", connections: 16, in_flight: 1, batch: 1 },

@@ -33,6 +33,9 @@ pub(crate) struct Target {
     server_name: String,
     #[command(flatten)]
     remote: Remote,
+    /// The network carries datagrams of 8,900 bytes, and the server was told so (`large_datagrams`).
+    #[arg(long)]
+    large_datagrams: bool,
     /// The server's process, to measure its CPU time and memory; that of the data directory if not given.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
@@ -71,7 +74,12 @@ impl Server {
             };
             return Ok(Self { at, pid: target.server_pid, cores: target.cores()? });
         }
-        let address = Address::new(target.address()?, target.server_name.clone(), target.credentials()?)?;
+        let address = Address::new(
+            target.address()?,
+            target.server_name.clone(),
+            target.credentials()?,
+            target.large_datagrams,
+        )?;
         Ok(Self { at: At::Jeton(address), pid, cores: target.cores()? })
     }
 

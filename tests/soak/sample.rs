@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::control::{CONTROLS, Control};
 use super::load::{CLASSES, Latencies, Load, latencies};
 use crate::Server;
 
@@ -49,6 +50,8 @@ pub struct Sample {
     pub errors: u64,
     /// Of validates, writes, visits and audits, in this order.
     pub latency: [Latency; CLASSES.len()],
+    /// What a plain sync of the disk and an echo over loopback took meanwhile.
+    pub control: [Latency; CONTROLS.len()],
 }
 
 impl Latency {
@@ -60,6 +63,20 @@ impl Latency {
             max_us: recorded.max(),
         }
     }
+
+    fn to_json(&self) -> Value {
+        json!({ "count": self.count, "p50_us": self.p50_us, "p99_us": self.p99_us, "max_us": self.max_us })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let number = |name: &str| value.get(name)?.as_u64();
+        Some(Self {
+            count: number("count")?,
+            p50_us: number("p50_us")?,
+            p99_us: number("p99_us")?,
+            max_us: number("max_us")?,
+        })
+    }
 }
 
 impl Sample {
@@ -69,16 +86,11 @@ impl Sample {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let latency: serde_json::Map<String, Value> = CLASSES
-            .iter()
-            .zip(&self.latency)
-            .map(|(class, of)| {
-                let value = json!({
-                    "count": of.count, "p50_us": of.p50_us, "p99_us": of.p99_us, "max_us": of.max_us,
-                });
-                (class.name().to_owned(), value)
-            })
-            .collect();
+        let named = |(name, of): (&str, &Latency)| (name.to_owned(), of.to_json());
+        let classes = CLASSES.iter().map(|class| class.name());
+        let latency: serde_json::Map<String, Value> = classes.zip(&self.latency).map(named).collect();
+        let control: serde_json::Map<String, Value> =
+            CONTROLS.into_iter().zip(&self.control).map(named).collect();
         json!({
             "at_s": self.at_s,
             "rss": self.rss,
@@ -92,6 +104,7 @@ impl Sample {
             "log_written": self.log_written,
             "errors": self.errors,
             "latency": latency,
+            "control": control,
         })
     }
 
@@ -100,16 +113,9 @@ impl Sample {
         let value: Value = serde_json::from_str(line).ok()?;
         let number = |name: &str| value.get(name)?.as_u64();
         let real = |name: &str| value.get(name)?.as_f64();
-        let latency = CLASSES.map(|class| {
-            let of = value.get("latency")?.get(class.name())?;
-            let number = |name: &str| of.get(name)?.as_u64();
-            Some(Latency {
-                count: number("count")?,
-                p50_us: number("p50_us")?,
-                p99_us: number("p99_us")?,
-                max_us: number("max_us")?,
-            })
-        });
+        let latency = CLASSES.map(|class| Latency::from_json(value.get("latency")?.get(class.name())?));
+        let control = CONTROLS.map(|name| Latency::from_json(value.get("control")?.get(name)?));
+        let [Some(disk), Some(echo)] = control else { return None };
         let [Some(validate), Some(write), Some(visit), Some(audit)] = latency else { return None };
         Some(Self {
             at_s: real("at_s")?,
@@ -124,6 +130,7 @@ impl Sample {
             log_written: number("log_written")?,
             errors: number("errors")?,
             latency: [validate, write, visit, audit],
+            control: [disk, echo],
         })
     }
 }
@@ -143,7 +150,7 @@ impl Sampler {
         Self { pid, log: server.data.join("log"), began, last: (began, cpu_ticks(pid)) }
     }
 
-    pub(super) async fn take(&mut self, load: &Load) -> Sample {
+    pub(super) async fn take(&mut self, load: &Load, control: &Control) -> Sample {
         let stats = load.client().stats().await.expect("the server's figures");
         let stats: Value = serde_json::from_str(&stats).expect("they are JSON");
         let figure = |name: &str| stats.get(name).and_then(Value::as_u64).unwrap_or_default();
@@ -167,6 +174,7 @@ impl Sampler {
             log_written: figure("log_bytes_written"),
             errors: load.errors().0,
             latency: std::array::from_fn(|class| Latency::of(recorded.get(class).unwrap_or(&latencies()))),
+            control: control.drain().each_ref().map(Latency::of),
         }
     }
 }

@@ -3,11 +3,13 @@
 //! The load is open: every operation has an intended start, whether or not the server has answered the one before it, and
 //! its latency counts from there (`load`). Every few seconds the server's memory, descriptors, threads, CPU time, files
 //! and own accounting are noted beside the latencies since the last time (`sample`). At the end the last quarter of the
-//! run is held against the second (`judge`), and everything is drawn (`plot`).
+//! run is held against the second (`judge`), and everything is drawn (`plot`). Beside them stands what a plain sync of the
+//! same disk and an echo over loopback take (`control`): latencies are judged by how far they leave these behind.
 //!
-//! What grows by design: dead tokens are not reclaimed yet, so the server's own accounting of its memory follows the tokens
-//! ever issued and renewed, and the log has every event. Memory is therefore judged less that accounting.
+//! What grows by design: the server's own accounting of its memory follows the tokens, and the log has every event. Memory is
+//! therefore judged less that accounting.
 
+mod control;
 mod judge;
 mod load;
 mod plot;
@@ -24,6 +26,7 @@ pub use load::Class;
 pub use sample::{Latency, Sample};
 
 use crate::{Server, run as run_jeton};
+use control::Control;
 use load::Load;
 use sample::Sampler;
 
@@ -91,10 +94,11 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     let mut samples = Vec::new();
     let began = Instant::now();
     let pacing = load.start(runtime.handle().clone(), plan.rate, plan.duration);
+    let control = Control::start(&plan.out).map_err(written)?;
     let mut sampler = Sampler::new(&server, began);
     while began.elapsed() < plan.duration {
         std::thread::sleep(plan.every.min(plan.duration.saturating_sub(began.elapsed())));
-        let sample = runtime.block_on(sampler.take(&load));
+        let sample = runtime.block_on(sampler.take(&load, &control));
         writeln!(lines, "{}", sample.to_json()).map_err(written)?;
         samples.push(sample);
     }

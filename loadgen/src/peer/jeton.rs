@@ -31,6 +31,7 @@ pub(crate) struct Address {
     pub(crate) address: SocketAddr,
     pub(crate) server_name: String,
     tls: Arc<ClientCrypto>,
+    large_datagrams: bool,
 }
 
 impl Address {
@@ -38,8 +39,10 @@ impl Address {
         address: SocketAddr,
         server_name: String,
         credentials: Credentials,
+        large_datagrams: bool,
     ) -> anyhow::Result<Self> {
-        Ok(Self { address, server_name, tls: Driver::client_crypto(Arc::new(client_config(credentials)?))? })
+        let tls = Driver::client_crypto(Arc::new(client_config(credentials)?))?;
+        Ok(Self { address, server_name, tls, large_datagrams })
     }
 }
 
@@ -71,7 +74,10 @@ impl JetonPeer {
         let local: SocketAddr = if to.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
         let mut peer = Self {
             to: to.clone(),
-            driver: Driver::new(DriverConfig::client())?,
+            driver: Driver::new(DriverConfig {
+                large_datagrams: to.large_datagrams,
+                ..DriverConfig::client()
+            })?,
             socket: Socket::bind(local, false).context("a UDP socket")?,
             receive: ReceiveBuffer::default(),
             links: (0..count).map(|_| Link::default()).collect(),
