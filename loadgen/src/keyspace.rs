@@ -7,7 +7,7 @@ mod mapping;
 mod saved;
 
 pub(crate) use self::mapping::Mapping;
-pub(crate) use self::saved::{Fresh, Saved};
+pub(crate) use self::saved::{Saved, TokenFile};
 use crate::layout::GROUP_TOKENS;
 use crate::peer::TokenBytes;
 

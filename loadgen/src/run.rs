@@ -12,7 +12,7 @@ pub(crate) use self::collect::{Outcome, Row};
 use crate::checker::Truth;
 use crate::engine::Shared;
 use crate::fill::{TTL_S, fill, revoke_some};
-use crate::keyspace::{Fresh, KeySpace, Mapping, Saved};
+use crate::keyspace::{KeySpace, Mapping, Saved, TokenFile};
 use crate::layout::Layout;
 use crate::live::View;
 use crate::measure::wall;
@@ -27,6 +27,9 @@ use crate::workload::kind::{KINDS, Kind};
 const FILL_CONNECTIONS: u16 = 4;
 /// What a run takes at most beside its duration and warm-up: connecting, draining.
 const SLACK_S: u64 = 60;
+/// Tokens of an earlier run are to be good for so many runs, for a search or a comparison has many; but half their day is
+/// always enough.
+const RUNS: u64 = 24;
 /// Intervals that a run is cut into: one a second, or ten in a short one.
 const INTERVAL: Duration = Duration::from_secs(1);
 const INTERVALS_MIN: u32 = 10;
@@ -36,7 +39,7 @@ pub(crate) struct Prepared {
     pub(crate) shared: Arc<Shared>,
     /// Durable issues a second while it was made; `None` if it was read.
     pub(crate) fill_per_s: Option<f64>,
-    saved: Option<(PathBuf, Saved)>,
+    saved: Option<(TokenFile, Saved)>,
 }
 
 /// Connects, and makes the key space or reads that of an earlier run.
@@ -45,42 +48,47 @@ pub(crate) fn prepare(
     workload: &Workload,
     token_file: Option<PathBuf>,
 ) -> anyhow::Result<Prepared> {
+    let token_file = token_file.as_deref().map(TokenFile::open).transpose()?;
     let mut peer = server.connect(FILL_CONNECTIONS.min(workload.connections), 1)?;
     check_fit(peer.as_ref(), workload)?;
     let layout = Layout::new(workload);
-    let good_until_s =
-        wall().as_secs() + workload.duration.0.as_secs() + workload.warm_up.0.as_secs() + SLACK_S;
-    if let Some(path) = &token_file {
-        let found = Saved::load(path, &peer.identity(), layout, workload.keys.subjects, good_until_s)?;
-        match found {
-            Ok((saved, keys)) => return Ok(reuse(workload, keys, saved, path.clone())),
-            Err(None) => {}
-            Err(Some(reason)) => {
-                eprintln!("jeton-load: {} is made anew: {reason}", path.display());
+    let token_file = match token_file {
+        Some(file) => {
+            let identity = peer.identity();
+            match file.load(&identity, layout, workload.keys.subjects, needed_until_s(workload))? {
+                Ok((saved, keys)) => return Ok(reuse(workload, keys, saved, file)),
+                Err(None) => {}
+                Err(Some(reason)) => {
+                    eprintln!("jeton-load: {} is made anew: {reason}", file.path().display());
+                }
             }
+            Some(file)
         }
-    }
+        None => None,
+    };
     let tag = format!("{:08x}", getrandom::u32().context("random bytes")?);
-    let (fresh, tokens) = match &token_file {
-        Some(path) => {
-            let (fresh, tokens) = Fresh::create(path, layout.tokens())?;
-            (Some(fresh), tokens)
+    let (begun, tokens) = match &token_file {
+        Some(file) => {
+            let (begun, tokens) = file.begin(layout.tokens())?;
+            (Some(begun), tokens)
         }
         None => (None, Mapping::anonymous(layout.tokens()).context("memory for the tokens")?),
     };
     let mut keys = KeySpace::new(tokens, workload.keys.subjects, tag);
     // Tokens that the generator makes itself must not be those of an earlier run.
     let seed = getrandom::u64().context("random bytes")?;
+    // The first tokens are issued now.
+    let good_until_s = wall().as_secs() + u64::from(TTL_S);
     let fill_per_s = fill(peer.as_mut(), &mut keys, &layout, seed)?;
     let truth = Truth::new(layout);
     if workload.validate.revoked > 0.0 {
         revoke_some(peer.as_mut(), &keys, &truth)?;
     }
-    let saved = match fresh {
-        Some(fresh) => {
-            let good_until_s = wall().as_secs() + u64::from(TTL_S);
+    let saved = match token_file.zip(begun) {
+        Some((file, begun)) => {
             let saved = Saved::new(peer.identity(), &keys, layout, good_until_s);
-            Some((fresh.keep(&saved, &keys)?, saved))
+            file.keep(begun, &saved, &keys)?;
+            Some((file, saved))
         }
         None => None,
     };
@@ -88,17 +96,23 @@ pub(crate) fn prepare(
     Ok(Prepared { shared, fill_per_s: Some(fill_per_s), saved })
 }
 
-fn reuse(workload: &Workload, keys: KeySpace, saved: Saved, path: PathBuf) -> Prepared {
+/// Until when tokens of an earlier run have to be good, in seconds since the epoch.
+fn needed_until_s(workload: &Workload) -> u64 {
+    let once = workload.duration.0.as_secs() + workload.warm_up.0.as_secs() + SLACK_S;
+    wall().as_secs() + (once * RUNS).min(u64::from(TTL_S) / 2).max(once)
+}
+
+fn reuse(workload: &Workload, keys: KeySpace, saved: Saved, file: TokenFile) -> Prepared {
     let truth = Truth::new(saved.layout);
     truth.restore(saved.progress.as_ref());
     if saved.progress.is_none() {
         eprintln!(
             "jeton-load: the last run over {} did not end: its revokes are uncertain, and none is made now",
-            path.display()
+            file.path().display()
         );
     }
     let shared = Arc::new(Shared { workload: workload.clone(), keys, truth, trace: None });
-    Prepared { shared, fill_per_s: None, saved: Some((path, saved)) }
+    Prepared { shared, fill_per_s: None, saved: Some((file, saved)) }
 }
 
 /// Whether a peer has a counterpart of everything that a workload asks for.
@@ -140,17 +154,22 @@ impl Prepared {
     /// Lets the workers go and collects what they measure.
     pub(crate) fn run(&mut self, server: &Server, view: &mut dyn View) -> anyhow::Result<Outcome> {
         let workload = &self.shared.workload;
-        if let Some((path, saved)) = &mut self.saved {
+        if let Some((file, saved)) = &mut self.saved {
             saved.progress = None;
-            saved.note(path)?;
+            file.note(saved)?;
         }
         let interval = INTERVAL.min(workload.duration.0 / INTERVALS_MIN);
         let crew = Crew::new(Arc::clone(&self.shared), interval);
         let outcome = collect::collect(&crew, server, view)?;
         drop(crew);
-        if let Some((path, saved)) = &mut self.saved {
+        if let Some((file, saved)) = &mut self.saved {
             saved.progress = Some(self.shared.truth.progress());
-            saved.note(path)?;
+            // The note that is there says that a run is under way, which is true enough; the run itself is to be told of.
+            if let Err(error) = file.note(saved) {
+                eprintln!(
+                    "jeton-load: {error:#}: a later run will not know how far the revokes of this one came"
+                );
+            }
         }
         Ok(outcome)
     }

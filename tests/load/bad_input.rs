@@ -252,6 +252,11 @@ fn what_cannot_be_written_is_found_out_before_the_run() {
         &short(dir.path(), &["--token-file", "file/tokens"]),
         "the token file file/tokens cannot be written",
     );
+    assert_refused(
+        &short(dir.path(), &["--token-file", "file"]),
+        "file is there and not jeton-load's, as far as can be told: remove it, or name another token file",
+    );
+    assert_refused(&short(dir.path(), &["--token-file", "/dev/null"]), "/dev/null is no regular file");
     assert_refused(&load(dir.path(), &["compare", "file/base.json"]), "the baseline file/base.json: ");
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let told = command(dir.path(), &["workloads"]).stdout(full).output().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Nobody gets a reference into a mapping: tokens are copied in and out, by whole words. So another process that writes to
 //! the file meanwhile makes tokens wrong, which the checker tells, and nothing else; one that cuts it short has the system
-//! end this one (SIGBUS). Both have to be the file's owner to do it, and to disregard that it is locked.
+//! end this one (SIGBUS). Both have to be the file's owner to do it, and to disregard the lock beside it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -21,8 +21,7 @@ const WORDS: usize = TOKEN_BYTES / size_of::<u64>();
 pub(crate) struct Mapping {
     map: MmapRaw,
     tokens: u32,
-    /// What is mapped; open, because it is locked as long as that.
-    _file: Option<File>,
+    is_of_file: bool,
 }
 
 impl Mapping {
@@ -34,22 +33,22 @@ impl Mapping {
         let map = MmapMut::map_anon(tokens as usize * TOKEN_BYTES)?;
         // Tokens are read at random: with small pages nearly each read has to look for its page first. Best effort.
         let _ = map.advise(Advice::HugePage);
-        Ok(Self { map: MmapRaw::from(map), tokens, _file: None })
+        Ok(Self { map: MmapRaw::from(map), tokens, is_of_file: false })
     }
 
-    /// In a file, which has that length, is open for reading and writing, and is locked by whoever opened it.
+    /// In a file, which has that length and is open for reading and writing.
     ///
     /// # Errors
     /// It has another length, or what the system says.
-    pub(crate) fn of_file(file: File, tokens: u32) -> io::Result<Self> {
+    pub(crate) fn of_file(file: &File, tokens: u32) -> io::Result<Self> {
         let bytes = tokens as usize * TOKEN_BYTES;
         if file.metadata()?.len() != bytes as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "its length is not that of its tokens"));
         }
-        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
+        let map = MmapOptions::new().len(bytes).map_raw(file)?;
         // Otherwise the first read of each page waits for the disk while latencies are measured. Best effort.
         let _ = map.advise(Advice::PopulateRead);
-        Ok(Self { map, tokens, _file: Some(file) })
+        Ok(Self { map, tokens, is_of_file: true })
     }
 
     /// The token at a position.
@@ -92,7 +91,7 @@ impl Mapping {
     /// # Errors
     /// What the system says.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        if self._file.is_some() { self.map.flush() } else { Ok(()) }
+        if self.is_of_file { self.map.flush() } else { Ok(()) }
     }
 }
 
@@ -104,8 +103,8 @@ mod tests {
     fn a_token_comes_back_as_it_was_put_from_memory_and_from_a_file() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(3 * 32).unwrap();
-        assert!(Mapping::of_file(file.try_clone().unwrap(), 4).is_err(), "no page lies beyond its end");
-        let mut mapped = Mapping::of_file(file.try_clone().unwrap(), 3).unwrap();
+        assert!(Mapping::of_file(&file, 4).is_err(), "no page lies beyond its end");
+        let mut mapped = Mapping::of_file(&file, 3).unwrap();
         let token: TokenBytes = std::array::from_fn(|at| at as u8);
         for mapping in [&mut mapped, &mut Mapping::anonymous(3).unwrap()] {
             mapping.put(1, &token);
