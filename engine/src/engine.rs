@@ -22,7 +22,7 @@ use jeton_core::numbers::Sequence;
 use jeton_core::outcome::Reply;
 use jeton_core::state::StateConfig;
 use jeton_core::view::View;
-use jeton_net::doors::{DoorReply, QueueFull, Ticket};
+use jeton_net::doors::{DoorReply, QueueFull, SnapshotTaken, Ticket};
 use jeton_net::server::ReplyQueue;
 
 pub use doors::{DoorMaker, Doors};
@@ -180,6 +180,20 @@ impl Engine {
         match receiver.recv() {
             Ok(DoorReply::Command(reply)) => Ok(reply),
             _ => Err(QueueFull),
+        }
+    }
+
+    /// Has a snapshot written, and waits until it exists.
+    ///
+    /// # Errors
+    /// Why there is none, in words for people. The one before it stays, and the log has everything.
+    pub fn take_snapshot(&self) -> Result<SnapshotTaken, String> {
+        let (sender, receiver) = bounded(1);
+        let ordered = self.snapshots.try_send(ReplyTo::Channel(sender));
+        ordered.map_err(|_| "too many wait for a snapshot already".to_owned())?;
+        match receiver.recv() {
+            Ok(DoorReply::Snapshot(taken)) => taken,
+            _ => Err("the engine is gone".to_owned()),
         }
     }
 
