@@ -4,7 +4,8 @@
 
 use jeton_tests::Server;
 use jeton_tests::damage::{
-    Change, Image, Outcome, Repaired, Workbench, gate, judge, repair, repair_all, serve,
+    Change, Image, Judges, Outcome, Repaired, Report, Workbench, all, gate, judge, judge_by, repair,
+    repair_all, serve,
 };
 
 const SEED: u64 = 1;
@@ -13,6 +14,8 @@ const SEEDED: usize = 2_000;
 /// Every so many-th refused change is repaired, and of all changes is put before a start.
 const REPAIR_STEP: usize = 40;
 const SERVE_STEP: usize = 150;
+/// Of all changes to a small directory, every so many-th is judged in the gate: a prime, so that it meets each bit.
+const SMALL_STEP: usize = 1_009;
 
 async fn images() -> (Image, Image) {
     (Image::make().await.unwrap(), Image::make().await.unwrap())
@@ -104,4 +107,28 @@ async fn a_repair_keeps_all_up_to_a_hole_and_everything_if_only_the_structure_is
         );
         server.terminate();
     }
+}
+
+/// Every so many-th change to a small directory, each judged by a worker of `program` and by the real binary.
+fn judged_twice(program: &str) -> Report {
+    let (image, foreign) = (Image::make_small().unwrap(), Image::make_small().unwrap());
+    let changes: Vec<Change> = all(&image).into_iter().step_by(SMALL_STEP).collect();
+    let judges = Judges::Workers { program: std::path::Path::new(program), sample: 1 };
+    let report = judge_by(judges, 2, (&image, &foreign), &changes, || false);
+    println!("{report}");
+    report
+}
+
+#[test]
+fn a_worker_says_of_damage_to_the_log_and_to_snapshots_what_the_real_binary_says() {
+    let report = judged_twice(env!("CARGO_BIN_EXE_damage"));
+    assert!(report.failures.is_empty(), "{}", report.failures.join("\n"));
+    assert!(report.changes() > 100 && report.sampled == report.changes(), "{report}");
+}
+
+#[test]
+fn a_worker_that_ends_before_it_has_said_anything_is_a_failure() {
+    let report = judged_twice("false");
+    assert!(report.changes() > 10 && report.sums() == [0; 3], "{report}");
+    assert!(report.failures.iter().all(|words| words.contains("and the real binary Ok")), "{report}");
 }

@@ -1,8 +1,12 @@
-//! Which changes are made: each byte of each header, each cut between two records, and positions by seed.
+//! Which changes are made: in the gate each byte of each header, each cut between two records, and positions by seed; to
+//! a small image each that there is.
 
 use std::path::{Path, PathBuf};
 
-use super::change::Change;
+use jeton::snapshots::SNAPSHOTS_DIR;
+use jeton_core::snapshot::is_part_name;
+
+use super::change::{Change, SECTOR_BYTES};
 use super::image::Image;
 use super::layout::Layout;
 use crate::sim::rng::Rng;
@@ -28,18 +32,23 @@ pub fn gate(image: &Image, seed: u64, seeded: usize) -> Vec<Change> {
     changes
 }
 
-/// Every byte of every file of the log, one bit each, beside everything of the gate.
-pub fn all(image: &Image, seed: u64) -> Vec<Change> {
-    let mut rng = Rng::new(seed);
-    let mut changes = gate(image, seed, 0);
+/// Every change there is to one place of one file of the log or of a snapshot: each bit of each byte, all eight at once, each
+/// length, each sector; beside files and folders as a whole. For an image that is small.
+pub fn all(image: &Image) -> Vec<Change> {
+    let mut changes = wholes(image);
     for (file, bytes) in of_log(image) {
-        changes.extend((0..bytes.len()).map(|at| flip(file, at, &mut rng)));
-        changes.extend((0..bytes.len()).step_by(512).map(|at| Change::Zero { file: file.clone(), at }));
+        for (at, byte) in bytes.iter().enumerate() {
+            changes.extend((0..8).map(|bit| Change::Flip { file: file.clone(), at, bit }));
+            changes.push(Change::Set { file: file.clone(), at, value: !byte });
+            changes.push(Change::Cut { file: file.clone(), bytes: at });
+        }
+        let sectors = (0..bytes.len()).step_by(SECTOR_BYTES);
+        changes.extend(sectors.map(|at| Change::Zero { file: file.clone(), at }));
     }
     changes
 }
 
-/// The files of the log, and those that name and lock it.
+/// The files of the log, of snapshots, and those that name and lock the log.
 fn of_log(image: &Image) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {
     image.files.iter().filter(|(path, _)| !path.starts_with("identities"))
 }
@@ -101,15 +110,18 @@ fn wholes(image: &Image) -> Vec<Change> {
     let mut paths: Vec<PathBuf> = of_log(image).map(|(file, _)| file.clone()).collect();
     paths.extend(segments.iter().cloned());
     paths.push("log".into());
+    let parts: Vec<PathBuf> = paths.iter().filter(|path| is_part(path)).cloned().collect();
+    paths.extend((!parts.is_empty()).then(|| SNAPSHOTS_DIR.into()));
     let mut changes = Vec::new();
     for path in paths {
         changes.push(Change::Delete(path.clone()));
         changes.push(Change::Foreign(path));
     }
-    let dbs: Vec<&PathBuf> = image.segment_files("db").collect();
-    for (at, one) in dbs.iter().enumerate() {
-        for other in &dbs[at + 1..] {
-            changes.push(Change::Swap((*one).clone(), (*other).clone()));
+    let dbs: Vec<PathBuf> = image.segment_files("db").cloned().collect();
+    for of_one_kind in [dbs, parts] {
+        for (at, one) in of_one_kind.iter().enumerate() {
+            let others = of_one_kind[at + 1..].iter().cloned();
+            changes.extend(others.map(|other| Change::Swap(one.clone(), other)));
         }
     }
     for segment in &segments {
@@ -122,6 +134,11 @@ fn wholes(image: &Image) -> Vec<Change> {
         }
     }
     changes
+}
+
+fn is_part(path: &Path) -> bool {
+    path.starts_with(SNAPSHOTS_DIR)
+        && path.file_name().is_some_and(|name| is_part_name(&name.to_string_lossy()))
 }
 
 fn number_of(segment: &Path) -> u64 {

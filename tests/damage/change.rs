@@ -5,9 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::image::Image;
+use super::workbench::Question;
 
 /// What a disk loses at a time.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 
 /// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ impl Change {
             | Self::Duplicate(file, _)
             | Self::Foreign(file) => file,
         }
+    }
+
+    /// Whether it is for `jeton log` to notice, not for `jeton snapshot`.
+    pub fn is_of_log(&self) -> bool {
+        Question::about(self.path()) == Question::Log
     }
 
     /// What the files it touches hold afterwards.

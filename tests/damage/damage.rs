@@ -1,4 +1,5 @@
-//! Damage to a data directory, one change at a time, judged by the real binary.
+//! Damage to a data directory, one change at a time, judged by the real binary, or by its command line in a process that
+//! takes many.
 //!
 //! Each change must be refused by name, put right from what is there twice, or have no effect: the same events, the same
 //! chain. Never a panic, a hang, or another log without a word.
@@ -6,22 +7,25 @@
 mod cases;
 mod change;
 mod image;
+mod judge;
 mod layout;
 mod repair;
 mod serving;
+mod small;
 mod workbench;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 pub use cases::{all, gate};
 pub use change::Change;
 pub use image::Image;
+pub use judge::{Judges, judge, judge_by};
 pub use repair::{Repaired, repair, repair_all};
 pub use serving::serve;
 pub use workbench::{Failure, Outcome, Workbench};
+pub use worker::{WORKER, Worker, work};
 
 /// How many failures are told in full.
 const FAILURES_MAX: usize = 20;
@@ -36,6 +40,8 @@ pub struct Report {
     /// What may not be.
     pub failures: Vec<String>,
     failed: usize,
+    /// How many were judged by a worker and by the real binary.
+    pub sampled: usize,
 }
 
 impl Report {
@@ -74,6 +80,8 @@ fn part(change: &Change) -> String {
     let name = name.unwrap_or_default();
     match name.as_str() {
         _ if name.starts_with("snap.") => "sled's snapshot".to_owned(),
+        _ if name.starts_with("snapshot-") => "a manifest".to_owned(),
+        _ if name.starts_with("part-") => "a part".to_owned(),
         _ if name.len() == 20 => "a segment".to_owned(),
         _ => name,
     }
@@ -89,27 +97,4 @@ impl fmt::Display for Report {
         writeln!(f, "| all | {} | {refused} | {repaired} | {harmless} |", self.changes())?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED {failure}"))
     }
-}
-
-/// Judges each change, on every core, with a copy of its own for each thread.
-pub fn judge(
-    image: &Image,
-    foreign: &Image,
-    changes: &[Change],
-    is_over: impl Fn() -> bool + Sync,
-) -> Report {
-    let (next, report) = (AtomicUsize::new(0), Mutex::new(Report::default()));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                let bench = Workbench::new(image, foreign);
-                while let Some(change) = changes.get(next.fetch_add(1, Relaxed)).filter(|_| !is_over()) {
-                    let outcome = bench.verify(change);
-                    report.lock().expect("nobody panics with it").add(change, outcome);
-                }
-            });
-        }
-    });
-    report.into_inner().expect("nobody panics with it")
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jeton_client::{Claims, Client, Grant, IssueTokens, RevokeTarget, Token};
 
-use super::Failure;
+use super::workbench::{Failure, Question};
 use crate::{Server, issue_for, name, run, work_dir};
 
 /// Lives of the server: in the first the log goes on to its second segment, in the second it only grows.
@@ -24,6 +24,8 @@ pub struct Image {
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     /// What `jeton --json log verify` says of it.
     pub verified: String,
+    /// What `jeton --json snapshot verify` says of it; empty without snapshots.
+    pub snapshots_verified: String,
     /// How many events it holds.
     pub events: u64,
     /// A token that is good.
@@ -119,18 +121,30 @@ impl Image {
             client.close().await;
             server.terminate();
         }
+        let dead = tokens.pop().expect("two tokens");
+        let live = tokens.pop().expect("two tokens");
+        Self::of(dir, live, dead)
+    }
+
+    /// The image of what servers left in `dir`.
+    pub(super) fn of(dir: tempfile::TempDir, live: Token, dead: Token) -> Result<Self, Failure> {
         for passing in ["server.log", "server.json"] {
             let _ = fs::remove_file(dir.path().join(passing));
         }
-        let output = run(dir.path(), &["--json", "log", "verify"], "");
+        let output = run(dir.path(), &Question::Log.arguments(), "");
         let verified = String::from_utf8_lossy(&output.stdout).into_owned();
         let value: serde_json::Value = serde_json::from_str(&verified).unwrap_or_default();
         let Some(events) = value["events"].as_u64().filter(|_| output.status.success()) else {
             return Err(Failure::new("the image does not verify", &output));
         };
-        let dead = tokens.pop().expect("two tokens");
-        let live = tokens.pop().expect("two tokens");
-        Ok(Self { files: read_files(dir.path()), verified, events, live, dead, dir })
+        let files = read_files(dir.path());
+        let has_snapshots = files.keys().any(|path| Question::about(path) == Question::Snapshots);
+        let snapshots = has_snapshots.then(|| run(dir.path(), &Question::Snapshots.arguments(), ""));
+        if let Some(output) = snapshots.as_ref().filter(|output| !output.status.success()) {
+            return Err(Failure::new("the image's snapshots do not verify", output));
+        }
+        let told = snapshots.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        Ok(Self { files, verified, snapshots_verified: told.unwrap_or_default(), events, live, dead, dir })
     }
 
     /// Keeps a copy for whoever looks into a failure; returns where.

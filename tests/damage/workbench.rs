@@ -1,8 +1,10 @@
 //! A copy of the image to which one change is made at a time, and what the real binary makes of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
+
+use jeton::snapshots::SNAPSHOTS_DIR;
 
 use super::change::{Altered, Change};
 use super::image::{Image, write_files};
@@ -35,6 +37,34 @@ impl Failure {
     }
 }
 
+/// What the real binary is asked of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    Log,
+    Snapshots,
+}
+
+impl Question {
+    /// What a change to this path is for.
+    pub(super) fn about(path: &Path) -> Self {
+        if path.starts_with(SNAPSHOTS_DIR) { Self::Snapshots } else { Self::Log }
+    }
+
+    pub(super) fn arguments(self) -> [&'static str; 3] {
+        match self {
+            Self::Log => ["--json", "log", "verify"],
+            Self::Snapshots => ["--json", "snapshot", "verify"],
+        }
+    }
+
+    fn helps(self, words: &str) -> bool {
+        match self {
+            Self::Log => helps(words),
+            Self::Snapshots => snapshots_help(words),
+        }
+    }
+}
+
 /// The copy, and what it is a copy of.
 #[derive(Debug)]
 pub struct Workbench<'a> {
@@ -51,20 +81,34 @@ impl<'a> Workbench<'a> {
         Self { image, foreign, dir }
     }
 
-    /// Makes the change, asks `jeton log verify`, and takes the change back.
+    /// Makes the change, has the real binary verify the log, or the snapshots if it is about those, and takes the change
+    /// back.
     ///
     /// # Errors
     /// [`Failure`].
     pub fn verify(&self, change: &Change) -> Result<Outcome, Failure> {
+        self.verify_by(change, |arguments| run_within(self.dir.path(), arguments, PATIENCE))
+    }
+
+    /// As [`Self::verify`], by whoever takes the place of the real binary; `None` if there is no end to it.
+    pub(super) fn verify_by(
+        &self,
+        change: &Change,
+        ask: impl FnOnce(&[&str]) -> Option<Output>,
+    ) -> Result<Outcome, Failure> {
         let altered = change.altered(self.image, self.foreign);
         self.alter(&altered);
-        let outcome = self.judge();
+        let question = Question::about(change.path());
+        let output = ask(&question.arguments());
         self.restore(&altered);
-        outcome
+        match output {
+            Some(output) => self.judge(question, &output),
+            None => Err(Failure(format!("no end within {} s", PATIENCE.as_secs()))),
+        }
     }
 
     /// The copy's directory.
-    pub fn dir(&self) -> &std::path::Path {
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
@@ -107,23 +151,23 @@ impl<'a> Workbench<'a> {
         }
     }
 
-    fn judge(&self) -> Result<Outcome, Failure> {
-        let output = run_within(self.dir.path(), &["--json", "log", "verify"], PATIENCE);
-        let Some(output) = output else {
-            return Err(Failure(format!("no end within {} s", PATIENCE.as_secs())));
-        };
+    fn judge(&self, question: Question, output: &Output) -> Result<Outcome, Failure> {
         let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let expected = match question {
+            Question::Log => &self.image.verified,
+            Question::Snapshots => &self.image.snapshots_verified,
+        };
         match output.status.code() {
-            Some(0) if output.stdout != self.image.verified.as_bytes() => {
-                Err(Failure::new("another log, and no complaint", &output))
+            Some(0) if output.stdout != expected.as_bytes() => {
+                Err(Failure::new("another log, and no complaint", output))
             }
             Some(0) if words.is_empty() => Ok(Outcome::NoEffect),
             Some(0) if is_plain(&words) => Ok(Outcome::Repaired(words)),
-            Some(REFUSED) => match helps(&words) {
+            Some(REFUSED) => match question.helps(&words) {
                 true => Ok(Outcome::Refused(words)),
-                false => Err(Failure::new("refused in words that do not help", &output)),
+                false => Err(Failure::new("refused in words that do not help", output)),
             },
-            _ => Err(Failure::new("neither verified nor refused", &output)),
+            _ => Err(Failure::new("neither verified nor refused", output)),
         }
     }
 
@@ -138,7 +182,7 @@ impl<'a> Workbench<'a> {
         }
         let mut found = super::image::read_files(self.dir.path());
         for either in [&mut expected, &mut found] {
-            either.remove(std::path::Path::new("LOCK"));
+            either.remove(Path::new("LOCK"));
         }
         let all = expected.keys().chain(found.keys()).filter(|file| expected.get(*file) != found.get(*file));
         all.cloned().collect()
@@ -157,4 +201,11 @@ pub(super) fn helps(words: &str) -> bool {
     let says_what_helps =
         last.contains("jeton log repair") || last.contains("remove ") || last.contains("restore");
     is_plain(words) && last.starts_with("jeton: ") && says_where && says_what_helps
+}
+
+/// One line that says that they do not count, and what does. They need no repair.
+fn snapshots_help(words: &str) -> bool {
+    let last = words.lines().last().unwrap_or_default();
+    let says_what_counts = last.contains("the log has everything") || last.contains("there are no snapshots");
+    is_plain(words) && last.starts_with("jeton: ") && says_what_counts
 }
