@@ -47,6 +47,10 @@ pub enum Outcome {
     EndFails,
     /// Old segments were not removed, and the log went on.
     TrimFails,
+    /// It was told that there is no snapshot, the one before stayed, and the next one was written.
+    SnapshotFails,
+    /// Something that no snapshot needs was left, and removed behind the next one.
+    LeftOver,
     /// The process died; after a restart the commit under way, if there was one, is absent, there, or either, as the
     /// power went or not.
     Crash(&'static str),
@@ -62,6 +66,8 @@ impl fmt::Display for Outcome {
             Self::RefusesToStart => f.write_str("refuses to start"),
             Self::EndFails => f.write_str("end fails"),
             Self::TrimFails => f.write_str("trim fails"),
+            Self::SnapshotFails => f.write_str("snapshot fails"),
+            Self::LeftOver => f.write_str("left over"),
             Self::Crash(found) => f.write_str(found),
             Self::Broken(words) => write!(f, "BROKEN: {words}"),
         }
@@ -77,6 +83,12 @@ fn pattern(path: &str) -> String {
         }
         _ if part.ends_with(".generating") => "snap.*.generating".to_owned(),
         _ if part.starts_with("snap.") => "snap.[0-9A-F]*[0-9A-F]".to_owned(),
+        // By length: an unfinished file is another kind, and its name ends in a hexadecimal digit as well.
+        _ if part.starts_with("part-") || part.starts_with("snapshot-") => {
+            let (kind, rest) = part.split_once('-').expect("it has a dash");
+            let digits = rest.split('.').next().map_or(0, str::len);
+            format!("{kind}-{}{}", "?".repeat(digits), &rest[digits..])
+        }
         _ => part.to_owned(),
     });
     let path = parts.collect::<Vec<_>>().join("/");
@@ -87,16 +99,30 @@ fn pattern(path: &str) -> String {
 }
 
 /// A mark, a call and a pattern.
-type Kind = (String, &'static str, String);
+pub(super) type Kind = (String, &'static str, String);
 
 impl Calls {
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         (self.phase.clone(), self.call, self.path.clone())
+    }
+
+    /// One of them failed, and the process goes on.
+    pub(super) fn fault(&self, number: u32, is_kept: bool) -> Fault<'_> {
+        let is_sync = matches!(self.call, "fsync" | "fdatasync");
+        Fault {
+            after: &self.phase,
+            call: self.call,
+            path: &self.path,
+            number,
+            error: if is_sync { "EIO" } else { "ENOSPC" },
+            is_kept,
+            is_crash: false,
+        }
     }
 }
 
 /// Every call in a trace, by the number of its event and with its kind.
-fn kinds<'e>(events: &'e [Event<'_>]) -> impl Iterator<Item = (usize, Kind)> + 'e {
+pub(super) fn kinds<'e>(events: &'e [Event<'_>]) -> impl Iterator<Item = (usize, Kind)> + 'e {
     let mut phase = ASIDE;
     let mut paths: HashMap<u32, &str> = HashMap::new();
     events.iter().enumerate().filter_map(move |(at, event)| {
@@ -169,17 +195,8 @@ pub fn crashes(undisturbed: &Trace, calls: &Calls, is_kept: bool) -> Vec<Outcome
 /// As [`crashes`], if the call fails and the process goes on.
 #[must_use]
 pub fn failures(driver: &Path, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
-    let is_sync = matches!(calls.call, "fsync" | "fdatasync");
     different((1..=calls.tried).map(|number| {
-        let fault = Fault {
-            after: &calls.phase,
-            call: calls.call,
-            path: &calls.path,
-            number,
-            error: if is_sync { "EIO" } else { "ENOSPC" },
-            is_kept,
-            is_crash: false,
-        };
+        let fault = calls.fault(number, is_kept);
         let mut command = Command::new(driver);
         command.arg("drive");
         let recorded = record(command, Some(&fault));
@@ -195,7 +212,7 @@ pub fn failures(driver: &Path, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
     }))
 }
 
-fn different(all: impl Iterator<Item = Outcome>) -> Vec<Outcome> {
+pub(super) fn different(all: impl Iterator<Item = Outcome>) -> Vec<Outcome> {
     let mut different = Vec::new();
     all.for_each(|outcome| different.extend((!different.contains(&outcome)).then_some(outcome)));
     different

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use jeton_tests::power::{
-    Campaign, Lie, Report, Script, SnapshotReport, cut_snapshots, drive, write_snapshots,
+    Campaign, Lie, Report, Script, SnapshotReport, cut_snapshots, drive, drive_snapshots, write_snapshots,
 };
 
 /// Records what the real store does to its files, and opens what a power cut may leave of them at each sync.
@@ -50,6 +50,14 @@ enum Driven {
         commits: usize,
         root: PathBuf,
     },
+    /// Has an engine write snapshots into a directory: started by the other commands, under the shim.
+    #[command(hide = true)]
+    DriveSnapshots {
+        /// Where its log is.
+        #[arg(long)]
+        log: PathBuf,
+        root: PathBuf,
+    },
     /// Writes snapshots into a directory: started by the other commands, under the shim.
     #[command(hide = true)]
     WriteSnapshots {
@@ -68,6 +76,7 @@ impl Driven {
                 let script = seed.map_or_else(Script::steps_of_a_store, |seed| Script::life(seed, commits));
                 drive(&script, &root)
             }
+            Self::DriveSnapshots { log, root } => drive_snapshots(&root, &log),
             Self::WriteSnapshots { seed, snapshots, root } => {
                 write_snapshots(seed, snapshots, &root).map_err(|error| error.to_string())
             }

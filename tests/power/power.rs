@@ -12,6 +12,7 @@
 //! campaign.rs all of it for every sync point of a seed
 //! snapshots.rs the same for the files of snapshots, written by a small engine
 //! faults.rs   calls that fail: what is told, and the same check of what they leave
+//! snapshot_script.rs, snapshot_faults.rs  the same for the files of an engine's snapshots
 //! ```
 //!
 //! The disk is modelled as harshly as POSIX allows: a file's bytes are safe only once its own descriptor was synced, a
@@ -25,6 +26,8 @@ mod history;
 mod image;
 mod script;
 mod shim;
+mod snapshot_faults;
+mod snapshot_script;
 mod snapshots;
 mod trace;
 
@@ -36,5 +39,7 @@ pub use history::History;
 pub use image::{Image, Variant};
 pub use script::{Script, Step, drive};
 pub use shim::{Fault, Recorded, record, record_in, shim};
+pub use snapshot_faults::{SnapshotRun, run_snapshots, snapshot_failures};
+pub use snapshot_script::drive_snapshots;
 pub use snapshots::{SnapshotLie, SnapshotReport, cut_snapshots, write_snapshots};
 pub use trace::{Event, Trace};

@@ -27,7 +27,7 @@ use crate::{issue_for, name};
 
 const LOG: (LogId, Partition) = (LogId([5; 16]), Partition(0));
 const START_MS: u64 = 1_700_000_000_000;
-const SMALL: StateConfig =
+pub(super) const SMALL: StateConfig =
     StateConfig { tokens_initial: 16, tokens_max: 10_000, segment_records: 16, huge_pages: false };
 /// Broken promises that are told of.
 const TOLD_MAX: usize = 20;
