@@ -73,6 +73,8 @@ pub struct Report {
     pub snapshots: u64,
     /// Starts that went on from one.
     pub from_snapshots: u64,
+    /// The event of the last one that was reported as written, in the last log; 0 if none was.
+    pub last_snapshot: u64,
 }
 
 /// Runs a plan.
@@ -108,6 +110,7 @@ async fn one_log(seed: u64, first: u64, rounds: u64, dir: &Path, report: &mut Re
     let mut workers: Vec<Worker> =
         (0..WORKERS).map(|number| Worker::new(number, seed ^ first << 8)).collect();
     create_identities(dir, &workers)?;
+    report.last_snapshot = 0;
     let mut done = 0;
     for round in first..first + rounds {
         if began.elapsed() > LOG_AGE_MAX {
@@ -118,6 +121,7 @@ async fn one_log(seed: u64, first: u64, rounds: u64, dir: &Path, report: &mut Re
         workers = one_round(&mut rng, dir, workers, report)
             .await
             .map_err(|what| format!("round {round}: {what}"))?;
+        check_snapshots(dir, report.last_snapshot, &[]).map_err(|what| format!("round {round}: {what}"))?;
         if round % VERIFY_ROUNDS == VERIFY_ROUNDS - 1 {
             verify(dir, report)?;
         }
@@ -172,10 +176,21 @@ fn verify(dir: &Path, report: &mut Report) -> Result<(), String> {
     if !verified.status.success() {
         return Err(format!("the log does not verify: {verified:?}"));
     }
-    let has_any = run(dir, &["snapshot", "list"], "").stdout.starts_with(b"event");
-    let verified = run(dir, &["snapshot", "verify", "--against-log"], "");
-    if has_any && !verified.status.success() {
+    check_snapshots(dir, report.last_snapshot, &["--against-log"])
+}
+
+/// Every snapshot there is whole, and the newest is that of the event `reported`, or a younger one that nobody was told of.
+fn check_snapshots(dir: &Path, reported: u64, flags: &[&str]) -> Result<(), String> {
+    let verified = run(dir, &[&["--json", "snapshot", "verify"], flags].concat(), "");
+    let told = String::from_utf8_lossy(&verified.stdout);
+    let snapshots = told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let newest = snapshots.filter_map(|told| told["event"].as_u64()).max().unwrap_or(0);
+    // That there are none is an error as well.
+    if newest > 0 && !verified.status.success() {
         return Err(format!("a snapshot does not verify: {verified:?}"));
+    }
+    if newest < reported {
+        return Err(format!("a snapshot of event {reported} was written, and now: {verified:?}"));
     }
     Ok(())
 }
@@ -217,7 +232,9 @@ async fn one_round(
         workers.push(worked?);
     }
     workers.sort_by_key(|worker| worker.number);
-    report.snapshots += snapshots.await.map_err(|error| error.to_string())??;
+    let written = snapshots.await.map_err(|error| error.to_string())??;
+    report.snapshots += written.len() as u64;
+    report.last_snapshot = written.last().copied().unwrap_or(report.last_snapshot);
     let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
     if log.contains("panicked") {
         return Err(format!("a panic: {log}"));
@@ -225,15 +242,15 @@ async fn one_round(
     Ok(workers)
 }
 
-/// Orders one snapshot after the other until the server is gone; returns how many were written.
-async fn order_snapshots(are_wanted: bool, admin: Client) -> Result<u64, String> {
-    let mut written = 0;
+/// Orders one snapshot after the other until the server is gone; returns the events of those that were written.
+async fn order_snapshots(are_wanted: bool, admin: Client) -> Result<Vec<u64>, String> {
+    let mut written = Vec::new();
     if !are_wanted {
-        return Ok(0);
+        return Ok(written);
     }
     loop {
         match admin.take_snapshot().await {
-            Ok(_) => written += 1,
+            Ok(taken) => written.push(taken.sequence.0),
             // It stops, or was killed.
             Err(Error::Closed(_) | Error::Connect { .. } | Error::Deadline | Error::Busy) => break,
             Err(Error::Failed(words)) if words.contains("stops") => break,

@@ -3,7 +3,8 @@
 
 use jeton_client::{Answer, IdempotencyKey, Seconds, Sequence, Token, Verdict};
 
-use super::{Ledger, Target, Told, Write};
+use super::{Ledger, Target, Told, Write, check_snapshots};
+use crate::damage::Image;
 
 const KEY: IdempotencyKey = IdempotencyKey([1; 16]);
 const NOW: Seconds = Seconds(1_000);
@@ -139,4 +140,21 @@ fn a_renewal_that_was_acknowledged_is_there_and_one_that_was_cut_off_may_be() {
     assert!(open.inspected(0, Seconds(8_000), None).is_ok());
     assert!(open.inspected(0, NOW, None).is_err(), "what it turned out to be stays");
     assert!(open.inspected(1, END, None).is_err(), "nobody renewed that one");
+}
+
+#[test]
+fn a_snapshot_that_was_reported_and_is_gone_or_broken_is_missed() {
+    let image = Image::make_small().unwrap();
+    let manifest = image.files.keys().find(|path| path.to_string_lossy().contains("/snapshot-")).unwrap();
+    let event = manifest.to_string_lossy().rsplit('-').next().unwrap().parse::<u64>().unwrap();
+    let manifest = image.dir.path().join(manifest);
+    let check = |reported| check_snapshots(image.dir.path(), reported, &["--against-log"]);
+    assert!(check(0).is_ok() && check(event).is_ok());
+    assert!(check(event + 1).is_err(), "a younger one was reported");
+    let bytes = std::fs::read(&manifest).unwrap();
+    std::fs::write(&manifest, &bytes[1..]).unwrap();
+    assert!(check(0).is_err(), "what looks like one is one");
+    std::fs::remove_file(&manifest).unwrap();
+    assert!(check(event).is_err(), "it is gone");
+    assert!(check(0).is_ok(), "there was none");
 }
