@@ -20,7 +20,7 @@ const SAID_STEP: usize = 10_000;
 pub enum Judges<'p> {
     /// The real binary.
     RealBinary,
-    /// Workers, a hundred times as fast.
+    /// Workers, some three times as fast.
     Workers {
         /// The `damage` binary.
         program: &'p Path,
