@@ -14,8 +14,9 @@ use crate::sync::Ordering;
 use crate::table::Table;
 use crate::word::{State, Word};
 
-/// Words copied at a time: 64 KiB, some ten microseconds.
-const PIECE_WORDS: usize = 8 * 1_024;
+/// Words copied at a time: 64 KiB, some ten microseconds. Under an interpreter tables are small, and are to have several pieces
+/// all the same.
+const PIECE_WORDS: usize = if cfg!(miri) { 64 } else { 8 * 1_024 };
 
 /// What a copy of the index consists of beside its words and counters.
 pub struct IndexCut {
