@@ -393,7 +393,10 @@ fn the_load_generator_checks_every_reply_and_reports_in_json() {
             .unwrap()
     };
     let file = dir.path().join("tokens");
-    std::fs::write(&file, "not secret").unwrap();
+    std::fs::write(&file, "not ours").unwrap();
+    assert_eq!(code(&load(&["--token-file", file.to_str().unwrap()])), 2, "what lies there is not replaced");
+    assert_eq!(std::fs::read(&file).unwrap(), b"not ours");
+    std::fs::remove_file(&file).unwrap();
     let ran = load(&["--rate", "500", "--token-file", file.to_str().unwrap()]);
     assert_eq!(code(&ran), 0, "{}", words(&ran));
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
