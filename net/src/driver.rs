@@ -8,7 +8,7 @@ mod cid;
 mod config;
 mod io;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, Dir,
     Endpoint, Event, Incoming, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
 };
+use rustc_hash::FxHashMap;
 
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
 pub use io::{ConnId, DriverEvent, Origin, Read, Transmit};
@@ -51,7 +52,7 @@ pub struct Driver {
     endpoint: Endpoint,
     limits: Limits,
     large_datagrams: bool,
-    conns: HashMap<ConnectionHandle, Conn>,
+    conns: FxHashMap<ConnectionHandle, Conn>,
     dirty: VecDeque<ConnectionHandle>,
     timers: BTreeSet<(Instant, ConnectionHandle)>,
     events: VecDeque<DriverEvent>,
@@ -83,7 +84,7 @@ impl Driver {
             endpoint,
             limits,
             large_datagrams,
-            conns: HashMap::new(),
+            conns: FxHashMap::default(),
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),

@@ -5,7 +5,7 @@ mod client;
 mod counters;
 mod shares;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use jeton_core::numbers::Sequence;
 use jeton_wire::WireError;
 use jeton_wire::doors::{DoorReply, Submit, Ticket, Validate};
 use jeton_wire::{CloseCode, Refusing, Session, WRITES_IN_FLIGHT_MAX};
+use rustc_hash::FxHashMap;
 
 pub use counters::{CounterValues, ShardCounters};
 pub use shares::WRITES_PER_IDENTITY_MAX;
@@ -76,10 +77,11 @@ pub struct Server<D> {
     doors: D,
     replies: ReplyQueue,
     counters: Arc<ShardCounters>,
-    clients: HashMap<ConnId, Client>,
+    // Looked into for every datagram, by numbers that we give out ourselves: no client chooses where they collide.
+    clients: FxHashMap<ConnId, Client>,
     /// Which connection waits for which ticket, and whose that is: also if the connection is gone, for what was handed on
     /// takes its place in the queues until it is answered.
-    tickets: HashMap<Ticket, (ConnId, Rc<Share>)>,
+    tickets: FxHashMap<Ticket, (ConnId, Rc<Share>)>,
     shares: Shares,
     /// What has come back and is to be delivered.
     answers: Answers,
@@ -121,8 +123,8 @@ impl<D: Validate + Submit> Server<D> {
             doors,
             replies,
             counters,
-            clients: HashMap::new(),
-            tickets: HashMap::new(),
+            clients: FxHashMap::default(),
+            tickets: FxHashMap::default(),
             shares: Shares::new(connections_per_identity_max),
             answers: Answers::default(),
             paused: VecDeque::new(),
