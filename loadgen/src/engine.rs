@@ -355,6 +355,11 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// When the phase ends, or ended: what was due until then is counted as offered.
+    pub(crate) fn ends(&self) -> Instant {
+        self.until
+    }
+
     /// Notes what was sent and will not be answered any more.
     pub(crate) fn note_unanswered(&mut self) {
         self.sample.counts.unanswered += self.slots.under_way() as u64;

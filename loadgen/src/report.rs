@@ -155,9 +155,10 @@ impl Record {
         outcome: &Outcome,
     ) -> Self {
         let counts = outcome.whole.counts;
-        let per_s = |count: u64| {
-            if outcome.seconds > 0.0 { (count as f64 / outcome.seconds * 10.0).round() / 10.0 } else { 0.0 }
+        let rate = |count: u64, seconds: f64| {
+            if seconds > 0.0 { (count as f64 / seconds * 10.0).round() / 10.0 } else { 0.0 }
         };
+        let per_s = |count| rate(count, outcome.seconds);
         let (latency, service) = (outcome.whole.all_latency(), outcome.whole.all_service());
         let kinds = KINDS.into_iter().filter(|kind| !outcome.whole.service[*kind as usize].is_empty());
         let kinds = kinds.map(|kind| OfKind {
@@ -172,7 +173,7 @@ impl Record {
             machine: Machine::this(),
             target,
             workload: workload.clone(),
-            offered_per_s: per_s(counts.offered),
+            offered_per_s: rate(counts.offered, outcome.counted_seconds),
             achieved_per_s: per_s(counts.achieved),
             requests_per_s: per_s(counts.achieved + counts.refused + counts.errors),
             tokens_per_s: per_s(counts.tokens),
@@ -214,8 +215,12 @@ impl Record {
         self.summary.wrong_replies == 0 && self.detail.failed.is_none()
     }
 
-    /// Whether the generator had no more to give: then the figures say little about the server.
+    /// Whether the generator had no more to give: then the figures say little about the server. Of a run that ended early
+    /// this cannot be said: its workers spent a part of it waiting for nobody.
     pub(crate) fn is_generator_the_limit(&self) -> bool {
+        if self.detail.failed.is_some() {
+            return false;
+        }
         let is_behind = self.summary.achieved_per_s < 0.98 * self.summary.offered_per_s;
         self.detail.generator_busiest > 0.95 && (self.summary.workload.is_closed() || is_behind)
     }
@@ -230,9 +235,9 @@ impl Record {
         }
     }
 
-    /// Whether fewer requests were answered, in whatever way, than were asked for.
+    /// Whether fewer requests were answered, in whatever way, than were asked for, though the run came to its end.
     pub(crate) fn is_behind(&self) -> bool {
-        self.summary.requests_per_s < 0.98 * self.summary.offered_per_s
+        self.detail.failed.is_none() && self.summary.requests_per_s < 0.98 * self.summary.offered_per_s
     }
 
     /// Whether it was the server that made requests wait: every place was taken, and the generator was free to work.

@@ -62,8 +62,9 @@ pub(crate) enum Said {
     /// Which worker, and what it measured in the interval with this number; what came after the end has the last number
     /// and one.
     Interval(u16, usize, Box<Sample>),
-    /// It is done: when it was answered last, whether it ran out of tokens to revoke, and what went wrong if anything.
-    Done { heard: Instant, ran_dry: bool, result: anyhow::Result<()> },
+    /// It is done: when it was answered last, until when it counted what was due, whether it ran out of tokens to revoke,
+    /// and what went wrong if anything.
+    Done { heard: Instant, counted: Instant, ran_dry: bool, result: anyhow::Result<()> },
 }
 
 /// A worker.
@@ -82,7 +83,7 @@ impl Worker<'_> {
             self.crew.stop.store(true, Relaxed);
         }
         self.crew.barrier.wait();
-        let mut heard = Instant::now();
+        let (mut heard, mut counted) = (Instant::now(), Instant::now());
         let mut ran_dry = false;
         let result = connected.and_then(|mut peer| {
             let connections = peer.connections();
@@ -90,7 +91,9 @@ impl Worker<'_> {
             let shared = Arc::clone(&self.crew.shared);
             let mut engine = Engine::new(shared, self.number, connections, &clock);
             let result = self.phases(&mut engine, peer.as_mut());
-            (heard, ran_dry) = (engine.heard, engine.ran_dry);
+            (heard, counted, ran_dry) = (engine.heard, engine.ends(), engine.ran_dry);
+            // Also what was under way when something went wrong: then nobody waited for it.
+            engine.note_unanswered();
             self.hand_over(&mut engine, self.intervals());
             result
         });
@@ -98,7 +101,7 @@ impl Worker<'_> {
             self.crew.stop.store(true, Relaxed);
         }
         // Whoever collects may have given up already: then nobody wants to know.
-        let _ = self.say.send(Said::Done { heard, ran_dry, result });
+        let _ = self.say.send(Said::Done { heard, counted, ran_dry, result });
     }
 
     /// How many intervals there are.
@@ -119,8 +122,9 @@ impl Worker<'_> {
         let warm =
             profile.as_ref().map(|profile| times(Pace::Profile(profile.warm_up()), self.crew.began(), 1));
         engine.begin(warm, from, from);
-        self.ask_until(engine, peer, from)?;
+        let is_warm = self.ask_until(engine, peer, from);
         engine.sample.clear_but_wrong();
+        is_warm?;
         let trace = self.crew.shared.trace.clone().map(Pace::Trace);
         let pace = trace.or(profile.map(Pace::Profile));
         engine.begin(pace.map(|pace| times(pace, from, 2)), from, until);
@@ -184,21 +188,14 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Takes the answers of what is still under way, and counts what has none.
+    /// Takes the answers of what is still under way.
     fn drain(&self, engine: &mut Engine<'_>, peer: &mut dyn Peer) -> anyhow::Result<()> {
         let until = Instant::now() + SILENCE_MAX;
-        let mut result = Ok(());
         while engine.under_way() > 0 && Instant::now() < until && !self.crew.stop.load(Relaxed) {
-            match engine.turn(peer) {
-                Ok(true) => {}
-                Ok(false) => peer.wait(Instant::now() + Duration::from_millis(1))?,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+            if !engine.turn(peer)? {
+                peer.wait(Instant::now() + Duration::from_millis(1))?;
             }
         }
-        engine.note_unanswered();
-        result
+        Ok(())
     }
 }

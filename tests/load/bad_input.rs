@@ -114,7 +114,11 @@ fn a_server_that_is_killed_in_mid_run() {
     let server = Server::start(dir.path());
     let running = command(
         dir.path(),
-        &["run", "--json", "--tokens", "1000", "--duration", "60s", "--warm-up", "0s", "--rate", "200"],
+        &[
+            &["run", "--json", "--tokens", "1000", "--duration", "60s", "--warm-up", "0s"][..],
+            &["--rate", "200", "--out", "out"],
+        ]
+        .concat(),
     )
     .stdout(std::process::Stdio::piped())
     .stderr(std::process::Stdio::piped())
@@ -130,6 +134,14 @@ fn a_server_that_is_killed_in_mid_run() {
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(summary["achieved_per_s"].as_f64().unwrap() > 0.0, "{summary}");
     assert_eq!(summary["wrong_replies"], 0);
+    // What was due while nobody answered was due in a longer time than the one that was measured.
+    let offered = summary["offered_per_s"].as_f64().unwrap();
+    assert!((190.0..210.0).contains(&offered), "{summary}");
+    assert!(summary["server_cpu_s"].is_number(), "{summary}");
+    let record = std::fs::read(dir.path().join("out/run.json")).unwrap();
+    let detail = &serde_json::from_slice::<Value>(&record).unwrap()["detail"];
+    assert!(detail["unanswered"].as_u64() > Some(0), "{detail}");
+    assert!(!last.contains("keep up") && !last.contains("limit"), "{last}");
 }
 
 #[test]

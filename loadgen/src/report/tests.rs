@@ -39,6 +39,7 @@ pub(crate) fn outcome() -> Outcome {
     log.add(&whole.all_latency(), Duration::ZERO, Duration::from_secs(10));
     Outcome {
         seconds: 10.0,
+        counted_seconds: 10.0,
         rows: (1..=10).map(row).collect(),
         log,
         service_log: IntervalLog::default(),
@@ -117,6 +118,20 @@ fn a_server_is_blamed_only_by_a_generator_that_was_free_to_work() {
     let mut other = usual;
     (other.summary.requests_per_s, other.summary.errors) = (120.0, 100);
     assert_eq!(warnings(&other), Vec::<String>::new(), "all were answered, if with errors");
+}
+
+#[test]
+fn a_run_that_ended_early_is_offered_what_was_due_while_it_was_counted_and_blames_nobody() {
+    let mut outcome = outcome();
+    (outcome.counted_seconds, outcome.busiest) = (12.0, 1.0);
+    outcome.failed = Some(anyhow::anyhow!("the server's process is gone"));
+    let record = Record::new(&Workload::default(), "a test".to_owned(), None, &outcome);
+    assert_eq!((record.summary.offered_per_s, record.summary.achieved_per_s), (100.0, 100.0));
+    // Nothing was answered after the beginning: what was offered is known all the same.
+    outcome.seconds = 0.0;
+    let record = Record::new(&Workload::default(), "a test".to_owned(), None, &outcome);
+    assert_eq!((record.summary.offered_per_s, record.summary.achieved_per_s), (100.0, 0.0));
+    assert_eq!(warnings(&record), Vec::<String>::new());
 }
 
 #[test]

@@ -53,8 +53,10 @@ pub(crate) struct Row {
 
 /// Everything that came of a run.
 pub(crate) struct Outcome {
-    /// How long was measured.
+    /// How long was measured: up to the last answer, if something ended the run early.
     pub(crate) seconds: f64,
+    /// How long it was counted what was due: until the silence was noticed.
+    pub(crate) counted_seconds: f64,
     pub(crate) whole: Sample,
     pub(crate) rows: Vec<Row>,
     /// Interval by interval: latencies, and service times.
@@ -113,6 +115,8 @@ struct Collector<'a> {
     /// Intervals of which some workers have not spoken yet: the sum so far, and how many have.
     open: BTreeMap<usize, (Box<Sample>, u16)>,
     used: Used,
+    /// The server's CPU time when it was last seen: what it used stays known once it is gone.
+    server_cpu: Option<Duration>,
     rows: Vec<Row>,
     whole: Sample,
     log: IntervalLog,
@@ -176,6 +180,7 @@ impl<'a> Collector<'a> {
             from,
             open: BTreeMap::new(),
             used: Used::now(pid),
+            server_cpu: None,
             rows: Vec::new(),
             whole: Sample::default(),
             log: IntervalLog::new("latency from the intended start", wall()),
@@ -193,18 +198,18 @@ impl<'a> Collector<'a> {
         view: &mut dyn View,
     ) -> anyhow::Result<Outcome> {
         let (began, mut ran_dry, mut failed) = (self.used, false, None);
-        let (mut heard, mut ended) = (self.from, Used::now(self.pid));
+        let (mut heard, mut counted, mut ended) = (self.from, self.from, None);
         loop {
             match said.recv_timeout(LOOK) {
                 Ok(Said::Interval(worker, interval, sample)) => {
                     let is_last = self.take(worker, interval, &sample, view);
                     if is_last {
-                        ended = self.used;
+                        ended = Some(self.used);
                     }
                     let _ = give_back.try_send(sample);
                 }
-                Ok(Said::Done { heard: at, ran_dry: is_dry, result }) => {
-                    (heard, ran_dry) = (heard.max(at), ran_dry | is_dry);
+                Ok(Said::Done { heard: at, counted: until, ran_dry: is_dry, result }) => {
+                    (heard, counted, ran_dry) = (heard.max(at), counted.max(until), ran_dry | is_dry);
                     failed = failed.or(result.err());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -214,7 +219,8 @@ impl<'a> Collector<'a> {
                 failed = Some(anyhow::anyhow!("interrupted: these are the figures until then"));
                 self.crew.stop.store(true, Relaxed);
             }
-            if failed.is_none() && self.pid.is_some_and(|pid| cpu_of(pid).is_none()) {
+            let is_there = self.look();
+            if failed.is_none() && !is_there {
                 failed = Some(anyhow::anyhow!("the server's process is gone"));
                 self.crew.stop.store(true, Relaxed);
             }
@@ -224,17 +230,21 @@ impl<'a> Collector<'a> {
             self.close(interval, &sample, view);
         }
         let (_, until) = self.crew.window();
-        // A server that fell silent is measured up to its last word.
-        let until = if failed.is_some() { heard.clamp(self.from, until) } else { until };
-        let seconds = until.saturating_duration_since(self.from).as_secs_f64();
-        let (generator_cpu_s, server_cpu_s) = began.until(&ended);
+        // A server that fell silent is measured up to its last word; what was due, and what the workers did, up to when
+        // they gave up.
+        let up_to = |at: Instant| at.clamp(self.from, until).duration_since(self.from).as_secs_f64();
+        let (seconds, counted_seconds) =
+            if failed.is_some() { (up_to(heard), up_to(counted)) } else { (up_to(until), up_to(until)) };
+        let (generator_cpu_s, server_cpu_s) = began.until(&ended.unwrap_or(self.used));
         let part = |time: Duration| {
-            if seconds > 0.0 { (time.as_secs_f64() / seconds).clamp(0.0, 1.0) } else { 0.0 }
+            let part = time.as_secs_f64() / counted_seconds;
+            if counted_seconds > 0.0 { part.clamp(0.0, 1.0) } else { 0.0 }
         };
         let idle = self.idle.iter().min().copied().unwrap_or_default();
         let held_back = self.held_back.iter().max().copied().unwrap_or_default();
         Ok(Outcome {
             seconds,
+            counted_seconds,
             whole: std::mem::take(&mut self.whole),
             rows: std::mem::take(&mut self.rows),
             log: std::mem::take(&mut self.log),
@@ -242,11 +252,19 @@ impl<'a> Collector<'a> {
             generator_cpu_s,
             server_cpu_s,
             server_rss_bytes: self.rss_max,
-            busiest: if seconds > 0.0 { 1.0 - part(idle) } else { 0.0 },
+            busiest: if counted_seconds > 0.0 { 1.0 - part(idle) } else { 0.0 },
             held_back: part(held_back),
             ran_dry,
             failed,
         })
+    }
+
+    /// Looks at the server's process; returns whether it is there, as far as one can know.
+    fn look(&mut self) -> bool {
+        let Some(pid) = self.pid else { return true };
+        let cpu = cpu_of(pid);
+        self.server_cpu = cpu.or(self.server_cpu);
+        cpu.is_some()
     }
 
     /// Adds one worker's interval; returns whether it was the last of the measured part.
@@ -274,7 +292,8 @@ impl<'a> Collector<'a> {
         if seconds == 0.0 {
             return;
         }
-        let used = Used::now(self.pid);
+        let mut used = Used::now(self.pid);
+        used.server = used.server.or(self.server_cpu);
         let passed = (used.at - self.used.at).as_secs_f64().max(1e-3);
         let (own, server) = self.used.until(&used);
         self.used = used;
