@@ -273,6 +273,16 @@ fn what_cannot_be_written_is_found_out_before_the_run() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let told = command(dir.path(), &["workloads"]).stdout(full).output().unwrap();
     assert_refused(&told, "standard output cannot be written: No space left on device");
+    // A run is not lost with the words about it.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let flags =
+        ["run", "--tokens", "1000", "--duration", "300ms", "--warm-up", "0s", "--rate", "100", "--quiet"];
+    let told = command(dir.path(), &flags).stdout(full).output().unwrap();
+    assert_eq!(told.status.code(), Some(2), "{}", said(&told));
+    assert!(
+        said(&told).ends_with("standard output cannot be written: No space left on device (os error 28)")
+    );
+    assert!(dir.path().join("jeton-load-report/report.html").exists());
     std::fs::write(dir.path().join("run.json"), "{}").unwrap();
     assert_refused(&load(dir.path(), &["report", "run.json"]), "run.json is no run.json of jeton-load");
 }

@@ -44,6 +44,12 @@ impl Propagation {
         let shared = &prepared.shared;
         let mut peer = server.connect(self.watchers + 1, 1)?;
         let (seen, result) = measure(peer.as_mut(), &shared.keys, &shared.truth, self.revokes);
+        // Files first: standard output may be a full disk.
+        if let Some(folder) = folder {
+            folder.write("propagation.json", &serde_json::to_vec_pretty(&seen)?)?;
+            folder.write("propagation.hgrm", percentiles(&seen.histogram).as_bytes())?;
+            eprintln!("jeton-load: the figures are in {}", folder.path().display());
+        }
         if self.output.json {
             tell!("{}", serde_json::to_string(&seen)?)?;
         } else {
@@ -56,11 +62,6 @@ impl Propagation {
             line("from the acknowledgement to the last valid", seen.last_valid_us)?;
             tell!("after {} of them nobody was told valid any more at all", seen.none_after)?;
             tell!("valid to a validate sent after the acknowledgement: {}", seen.wrong_replies)?;
-        }
-        if let Some(folder) = folder {
-            folder.write("propagation.json", &serde_json::to_vec_pretty(&seen)?)?;
-            folder.write("propagation.hgrm", percentiles(&seen.histogram).as_bytes())?;
-            eprintln!("jeton-load: the figures are in {}", folder.path().display());
         }
         // A server that died: what was seen until then is told, and then that.
         result.map(|()| seen.wrong_replies == 0)

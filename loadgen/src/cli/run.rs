@@ -68,16 +68,14 @@ pub(crate) fn run_and_tell(
     let mut view = live::view(workload.duration.0.as_secs_f64(), output.quiet || output.json);
     let outcome = prepared.run(server, view.as_mut())?;
     let record = Record::new(workload, server.to_string(), prepared.fill_per_s, &outcome);
-    if output.json {
-        tell!("{}", serde_json::to_string(&record.summary)?)?;
-    } else {
-        print_text(&record)?;
-    }
+    // Files first: standard output may be a full disk, or a pipe that nobody reads any more.
+    let saved = folder.map_or(Ok(()), |folder| folder.save(&record, &outcome));
+    let told =
+        if output.json { tell!("{}", serde_json::to_string(&record.summary)?) } else { print_text(&record) };
     for warning in warnings(&record) {
         eprintln!("jeton-load: {warning}");
     }
-    if let Some(folder) = folder {
-        folder.save(&record, &outcome)?;
+    if let Some(folder) = folder.filter(|_| saved.is_ok()) {
         eprintln!("jeton-load: the report is in {}", folder.path().join("report.html").display());
     }
     // A server that died in mid-run: what was measured is told, and then that.
@@ -86,5 +84,10 @@ pub(crate) fn run_and_tell(
         return Err(failed);
     }
     outcome.check_answers()?;
+    match saved.and(told) {
+        // That replies were wrong outweighs a report that could not be written.
+        Err(error) if record.summary.wrong_replies > 0 => eprintln!("jeton-load: {error:#}"),
+        written => written?,
+    }
     Ok(record.is_good())
 }

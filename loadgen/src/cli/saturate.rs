@@ -65,12 +65,13 @@ impl Saturate {
             workload,
             machine: Machine::this(),
         };
-        self.tell(&saturation)?;
+        // Files first: standard output may be a full disk.
         if let Some(folder) = folder {
             folder.write("saturation.json", &serde_json::to_vec_pretty(&saturation)?)?;
             folder.write("saturation.html", page(&saturation).as_bytes())?;
             eprintln!("jeton-load: the evidence is in {}", folder.path().display());
         }
+        self.tell(&saturation)?;
         // A server that died: what was found until then is told, and then that.
         found.map(|rate| rate.is_some())
     }
