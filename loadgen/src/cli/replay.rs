@@ -13,7 +13,7 @@ use crate::run::prepare;
 use crate::target::Server;
 use crate::trace::Trace;
 use crate::workload::kind::Kind;
-use crate::workload::{RATE_MAX, SPAN_MAX, Schedule, Span, Workload};
+use crate::workload::{Arrivals, RATE_MAX, SPAN_MAX, Schedule, Span, Workload};
 
 /// What is answered after the end of a run is not achieved: the last request, too, is to have time for its answer.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
@@ -63,6 +63,8 @@ impl Replay {
         workload.duration = self.load.duration.unwrap_or(Span(length)).max(Span::from_millis(100));
         (workload.schedule, workload.warm_up) = (Schedule::Fixed(rate as u32), Span::from_secs(0));
         (workload.mix, workload.think) = (trace.mix(), Span::from_secs(0));
+        // Its own times, one after another: not times by chance around them.
+        workload.arrivals = Arrivals::Constant;
         workload.batch = trace.tokens_max(Kind::Validate);
         workload.issue_batch = trace.tokens_max(Kind::Issue);
         let (victims, groups) = (trace.count(Kind::Revoke), trace.count(Kind::RevokeSubject));
@@ -86,5 +88,32 @@ impl Replay {
         workload.keys.revocable = workload.keys.revocable.max(needed as u32);
         workload.check()?;
         Ok(workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        replay: Replay,
+    }
+
+    #[test]
+    fn a_trace_keeps_its_times_whatever_the_named_workload_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace.jsonl");
+        let lines = "{\"at_ms\":0,\"kind\":\"validate\",\"tokens\":7}\n{\"at_ms\":300,\"kind\":\"issue\"}\n";
+        std::fs::write(&path, lines).unwrap();
+        let trace = Trace::read(&path).unwrap();
+        let replay = Only::parse_from(["x", path.to_str().unwrap(), "-w", "gateway"]).replay;
+        assert_eq!(Workload::find("gateway").unwrap().arrivals, Arrivals::Poisson);
+        let workload = replay.workload(&trace).unwrap();
+        assert_eq!((workload.arrivals, workload.batch), (Arrivals::Constant, 7));
+        assert_eq!((workload.mix.validate, workload.mix.issue), (50.0, 50.0));
     }
 }
