@@ -6,6 +6,8 @@
 mod search;
 mod slo;
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::search::{Search, Wanted};
@@ -29,6 +31,9 @@ pub(crate) struct Step {
     /// Why it failed; empty if it did not.
     pub(crate) failed: Vec<String>,
     pub(crate) is_generator_the_limit: bool,
+    /// The part of the time in which a worker had something to do and was kept from its core, if that was too long.
+    #[serde(default)]
+    pub(crate) generator_held_back: Option<f64>,
     /// Whether no token was left to revoke: then it validated instead.
     #[serde(default)]
     pub(crate) ran_dry: bool,
@@ -57,6 +62,7 @@ impl Step {
             generator_busiest: detail.generator_busiest,
             is_confirmation,
             is_generator_the_limit: record.is_generator_the_limit(),
+            generator_held_back: record.is_generator_held_back().then_some(detail.generator_held_back),
             ran_dry: detail.ran_dry,
             failed,
         }
@@ -70,6 +76,13 @@ impl Step {
     fn words(&self) -> String {
         let mut words =
             if self.holds() { "holds".to_owned() } else { format!("fails: {}", self.failed.join(", ")) };
+        if let Some(part) = self.generator_held_back {
+            let percent = part * 100.0;
+            let _ = write!(
+                words,
+                " (the generator was kept from its core {percent:.0} % of the time: latencies hold that too)"
+            );
+        }
         if self.ran_dry {
             words.push_str(" (no token was left to revoke: --revocable)");
         }
@@ -120,8 +133,6 @@ pub(crate) fn is_generator_first(steps: &[Step]) -> bool {
 
 /// The answer as a page.
 pub(crate) fn page(saturation: &Saturation) -> String {
-    use std::fmt::Write as _;
-
     use crate::live::time;
     use crate::report::page::{escaped, page};
     use crate::report::plot::{Plot, Scale, plain};
@@ -210,6 +221,15 @@ mod tests {
         assert!(!is_generator_first(&steps), "the server failed at 2,000, whatever gave out at 4,000");
         assert!(is_generator_first(&steps[..2]));
         assert!(!is_generator_first(&[held]));
+    }
+
+    #[test]
+    fn a_step_whose_generator_was_held_back_says_so() {
+        let mut record = record();
+        assert!(!Step::new(1_000, &record, &[], false).line().contains("its core"));
+        record.detail.generator_held_back = 0.07;
+        let line = Step::new(1_000, &record, &[], false).line();
+        assert!(line.contains("(the generator was kept from its core 7 % of the time: "), "{line}");
     }
 
     #[test]

@@ -51,32 +51,33 @@ fn run(record: &Record) -> String {
     let plots = [
         (
             "Latency by percentile",
-            "Read it from the bottom: at 99 on the lower axis, one request in a hundred took longer than the line is \
-             high. Latency counts from when a request was to be sent; service time from when it was. Where they part, \
-             requests had to wait for earlier ones.",
+            percentiles_note(record),
             by_percentile(record),
         ),
         (
             "Rates",
             "What was due in each interval (in a closed loop, what was sent) and what was answered as asked in it. The \
-             two lie on each other as long as the server keeps up; where it does not, they part.",
+             two lie on each other as long as the server keeps up; where it does not, they part."
+                .to_owned(),
             rates(&detail.rows),
         ),
         (
             "Latency over time",
-            "The darker a field, the more requests took that long in that interval. Stripes are steady; a field far \
-             above them is a pause.",
+            "The stronger the colour of a field, the more requests took that long in that interval. Stripes are steady; \
+             a field far above them is a pause."
+                .to_owned(),
             heat(&detail.rows),
         ),
         (
             "Processor",
             "Cores in use. A server at as many cores as it may use is at its limit; a generator there hides the \
-             server's.",
+             server's."
+                .to_owned(),
             cores(&detail.rows),
         ),
         (
             "Memory of the server",
-            "What is resident. It grows with tokens; a steady load keeps it level.",
+            "What is resident. It grows with tokens; a steady load keeps it level.".to_owned(),
             memory(&detail.rows),
         ),
     ];
@@ -89,6 +90,25 @@ fn run(record: &Record) -> String {
     }
     tables(record, &mut html);
     html
+}
+
+/// How to read the curve, and why latency and service time part, as far as this run tells.
+fn percentiles_note(record: &Record) -> String {
+    let detail = &record.detail;
+    let late = time(detail.generator_lag_us_max);
+    let why = match (detail.no_room > 0, record.is_generator_held_back() || record.is_generator_the_limit()) {
+        (true, false) => "requests had to wait for earlier ones".to_owned(),
+        (true, true) => format!(
+            "requests had to wait for earlier ones, or for the generator, which was late by itself (by {late} at most)"
+        ),
+        (false, _) => {
+            format!("the generator was late by itself (by {late} at most): there was room for every request")
+        }
+    };
+    format!(
+        "Read it from the bottom: at 99 on the lower axis, one request in a hundred took longer than the line is high. \
+         Latency counts from when a request was to be sent; service time from when it was. Where they part, {why}."
+    )
 }
 
 /// The first thing to know.
@@ -266,6 +286,18 @@ mod tests {
                 (html.matches(&format!("<{tag}")).count(), html.matches(&format!("</{tag}>")).count());
             assert_eq!(opened, closed, "{tag}");
         }
+    }
+
+    #[test]
+    fn a_gap_between_the_two_times_is_explained_by_what_was_measured() {
+        let mut record = record();
+        assert!(runs(&[record.clone()]).contains("Where they part, requests had to wait for earlier ones."));
+        record.detail.generator_held_back = 0.2;
+        assert!(
+            runs(&[record.clone()]).contains("or for the generator, which was late by itself (by 250 us at")
+        );
+        record.detail.no_room = 0;
+        assert!(!runs(&[record]).contains("had to wait for earlier ones"));
     }
 
     #[test]

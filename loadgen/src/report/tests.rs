@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::hdr::IntervalLog;
 use super::*;
 use crate::recorder::Sample;
+use crate::workload::Schedule;
 use crate::workload::kind::Kind;
 
 /// A run of ten seconds in which a request took from 1 us to 1 ms.
@@ -115,6 +116,15 @@ fn a_server_is_blamed_only_by_a_generator_that_was_free_to_work() {
         "{}",
         said(&other)
     );
+    // Also where all was answered, and in a closed loop.
+    for schedule in [other.summary.workload.schedule.clone(), Schedule::Closed] {
+        (other.summary.requests_per_s, other.summary.workload.schedule) = (120.0, schedule);
+        assert!(
+            said(&other).starts_with("the generator was not always given its core: "),
+            "{}",
+            said(&other)
+        );
+    }
     let mut other = usual;
     (other.summary.requests_per_s, other.summary.errors) = (120.0, 100);
     assert_eq!(warnings(&other), Vec::<String>::new(), "all were answered, if with errors");

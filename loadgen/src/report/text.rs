@@ -71,7 +71,7 @@ pub(crate) fn print_text(record: &Record) -> anyhow::Result<()> {
 /// What a reader must know to make sense of the figures, a line each.
 pub(crate) fn warnings(record: &Record) -> Vec<String> {
     let (summary, detail) = (&record.summary, &record.detail);
-    let mut warnings = Vec::new();
+    let (mut warnings, mut has_told_held_back) = (Vec::new(), false);
     if record.is_generator_the_limit() {
         let server = summary
             .server_cpu_s
@@ -89,6 +89,7 @@ pub(crate) fn warnings(record: &Record) -> Vec<String> {
             grouped(summary.offered_per_s)
         );
         let late = time(detail.generator_lag_us_max);
+        has_told_held_back = record.is_generator_held_back();
         warnings.push(if record.is_server_the_limit() {
             format!(
                 "the server did not keep up: {answered}, all places for requests were taken (the generator itself was \
@@ -103,6 +104,15 @@ pub(crate) fn warnings(record: &Record) -> Vec<String> {
         } else {
             format!("only {answered}, although there was room for more (the generator was late by {late} at most)")
         });
+    }
+    // Also where it kept up, and in a closed loop: what it was late by is in what was measured.
+    if record.is_generator_held_back() && !has_told_held_back {
+        warnings.push(format!(
+            "the generator was not always given its core: it was kept from it {:.0} % of the time and late by {} at most, \
+             which latencies hold beside what the server took",
+            detail.generator_held_back * 100.0,
+            time(detail.generator_lag_us_max)
+        ));
     }
     if detail.ran_dry {
         warnings.push(
