@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::checker::Truth;
+use crate::interrupt;
 use crate::keyspace::KeySpace;
 use crate::layout::{Layout, ROLES, Role};
 use crate::peer::{Peer, Question, Reply, TokenBytes};
@@ -101,6 +102,7 @@ pub(crate) fn fill(
     layout: &Layout,
     seed: u64,
 ) -> anyhow::Result<f64> {
+    interrupt::listen()?;
     let mut progress = Progress::new(u64::from(layout.tokens()), "issuing");
     let mut random = SmallRng::seed_from_u64(seed);
     let mut fresh: Vec<TokenBytes> = Vec::new();
@@ -146,6 +148,7 @@ pub(crate) fn fill(
             }
         })?;
         progress.set(u64::from(done));
+        interrupt::check(interrupt::WHILE_FILLING)?;
         if let Some(wrong) = wrong.take() {
             bail!("the key space cannot be filled: {wrong}");
         }
@@ -204,6 +207,7 @@ pub(crate) fn revoke_some(peer: &mut dyn Peer, keys: &KeySpace, truth: &Truth) -
         if let Some(wrong) = wrong.take() {
             bail!(wrong);
         }
+        interrupt::check(interrupt::WHILE_FILLING)?;
         if heard.elapsed() > SILENCE_MAX {
             bail!("the server did not answer for {} s", SILENCE_MAX.as_secs());
         }

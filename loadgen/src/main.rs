@@ -17,6 +17,7 @@ mod cli;
 mod compare;
 mod engine;
 mod fill;
+mod interrupt;
 mod keyspace;
 mod layout;
 mod live;

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::checker::Truth;
 use crate::fill::{Progress, SILENCE_MAX};
+use crate::interrupt;
 use crate::keyspace::KeySpace;
 use crate::layout::Role;
 use crate::peer::{Peer, Question, Reply};
@@ -133,6 +134,7 @@ fn revoke_all(
     revokes: u32,
     seen: &mut Seen,
 ) -> anyhow::Result<()> {
+    interrupt::listen()?;
     let mut progress = Progress::new(u64::from(revokes), "revoking");
     for _ in 0..revokes {
         let number = truth.next_victim().context("no tokens are left to revoke: give --revokes less")?;
@@ -178,6 +180,7 @@ fn watch(peer: &mut dyn Peer, token: &[u8; 32]) -> anyhow::Result<Round> {
         if let Some(failed) = round.failed.take() {
             bail!(failed);
         }
+        interrupt::check(interrupt::WITH_FIGURES)?;
         if began.elapsed() > SILENCE_MAX {
             bail!("the server did not answer for {} s", SILENCE_MAX.as_secs());
         }

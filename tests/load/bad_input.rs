@@ -324,22 +324,53 @@ fn a_rate_that_nobody_can_keep_is_not_called_the_servers() {
     }
 }
 
+/// What became of a command that was sent SIGINT after so long.
+fn interrupted(dir: &Path, flags: &[&str], after: Duration) -> std::process::Output {
+    let running = command(dir, flags)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(after);
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    running.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_is_interrupted_before_and_beside_a_run_ends_in_good_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    // Nothing of a file of tokens is left that was only begun.
+    let folder = dir.path().join("kept");
+    std::fs::create_dir(&folder).unwrap();
+    let flags = ["run", "--json", "--tokens", "5000000", "--token-file", "kept/tokens"];
+    let output = interrupted(dir.path(), &flags, Duration::from_secs(2));
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.ends_with("interrupted while the key space was filled: nothing was measured"), "{told}");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, Vec::<std::ffi::OsString>::new());
+    let flags = ["propagation", "--revokes", "20000", "--watchers", "2", "--out", "reach"];
+    let output = interrupted(dir.path(), &flags, Duration::from_secs(5));
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.ends_with("interrupted: these are the figures until then"), "{told}");
+    let reach = std::fs::read(dir.path().join("reach/propagation.json")).unwrap();
+    let reach: Value = serde_json::from_slice(&reach).unwrap();
+    assert!(reach["failed"].is_string() && reach["revokes"].as_u64() > Some(0), "{reach}");
+}
+
 #[test]
 fn a_run_that_is_interrupted_tells_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(dir.path());
     let flags =
         ["run", "--json", "--tokens", "1000", "--duration", "60s", "--warm-up", "0s", "--rate", "200"];
-    let running = command(dir.path(), &flags)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    let pid = rustix::process::Pid::from_child(&running);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = running.wait_with_output().unwrap();
-    assert_refused(&output, "interrupted: these are the figures until then");
+    let output = interrupted(dir.path(), &flags, Duration::from_secs(3));
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.ends_with("interrupted: these are the figures until then"), "{told}");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(summary["achieved_per_s"].as_f64().unwrap() > 0.0, "{summary}");
 }

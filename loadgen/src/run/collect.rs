@@ -1,17 +1,14 @@
 //! Collecting: what workers say interval by interval becomes rows, and one whole.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 
+use crate::interrupt;
 use crate::live::View;
 use crate::measure::{cpu_of, own_cpu, rss_of, wall};
 use crate::recorder::{Counts, Sample};
@@ -108,8 +105,6 @@ impl Used {
 
 struct Collector<'a> {
     crew: &'a Crew,
-    /// Somebody has asked this process to end. Asked again, it ends at once.
-    interrupted: Arc<AtomicBool>,
     pid: Option<u32>,
     from: Instant,
     /// Intervals of which some workers have not spoken yet: the sum so far, and how many have.
@@ -130,12 +125,7 @@ struct Collector<'a> {
 /// Runs the workers of a crew to their end.
 pub(crate) fn collect(crew: &Crew, server: &Server, view: &mut dyn View) -> anyhow::Result<Outcome> {
     let workload = &crew.shared.workload;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: a flag that is set already lets the process end.
-        flag::register_conditional_shutdown(signal, 2, Arc::clone(&interrupted))?;
-        flag::register(signal, Arc::clone(&interrupted))?;
-    }
+    interrupt::listen()?;
     let (say, said) = bounded(WAITING_MAX);
     let (give_back, spare) = bounded(WAITING_MAX);
     std::thread::scope(|scope| {
@@ -155,7 +145,7 @@ pub(crate) fn collect(crew: &Crew, server: &Server, view: &mut dyn View) -> anyh
         }
         drop(say);
         crew.barrier.wait();
-        let mut collector = Collector::new(crew, server.pid(), interrupted);
+        let mut collector = Collector::new(crew, server.pid());
         collector.listen(&said, &give_back, view)
     })
 }
@@ -166,16 +156,15 @@ fn share(connections: u16, workers: u16, number: u16) -> u16 {
 }
 
 impl<'a> Collector<'a> {
-    fn new(crew: &'a Crew, pid: Option<u32>, interrupted: Arc<AtomicBool>) -> Self {
+    fn new(crew: &'a Crew, pid: Option<u32>) -> Self {
         let (from, _) = crew.window();
         let workers = usize::from(crew.shared.workload.workers);
         // What was used while warming up is not counted.
-        while Instant::now() < from && !crew.stop.load(Relaxed) && !interrupted.load(Relaxed) {
+        while Instant::now() < from && !crew.stop.load(Relaxed) && !interrupt::is_wanted() {
             std::thread::sleep(from.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
         Self {
             crew,
-            interrupted,
             pid,
             from,
             open: BTreeMap::new(),
@@ -215,8 +204,8 @@ impl<'a> Collector<'a> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if failed.is_none() && self.interrupted.load(Relaxed) {
-                failed = Some(anyhow::anyhow!("interrupted: these are the figures until then"));
+            if failed.is_none() && interrupt::is_wanted() {
+                failed = Some(anyhow::anyhow!(interrupt::WITH_FIGURES));
                 self.crew.stop.store(true, Relaxed);
             }
             let is_there = self.look();
