@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use jeton_net::tls::Credentials;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustls_pki_types::pem::PemObject as _;
@@ -62,6 +62,11 @@ enum At {
 impl Server {
     /// The server that was asked for; nothing is connected yet.
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
+        target.remote.check()?;
+        ensure!(
+            target.remote.peer.is_none() || !target.large_datagrams,
+            "--large-datagrams is of no use with --peer: only Jeton has datagrams"
+        );
         let pid = target.server_pid.or_else(|| target.pid());
         if let Some(pid) = target.server_pid.filter(|pid| cpu_of(*pid).is_none()) {
             bail!("there is no process {pid} to measure");

@@ -297,6 +297,20 @@ fn nonsense_in_files_and_flags() {
     refused(&["run", "-w", "gone.toml"], "the workload file gone.toml: No such file");
     refused(&["run", "--workers", "20"], "20 workers have no use for 16 connection(s)");
     refused(&["run", "--rate", "20000000"], "a rate is 1 to 10000000 requests a second");
+    refused(&["run", "--closed", "--when-full", "drop"], "as soon as it is answered: leave --when-full out");
+    refused(&["saturate", "--slo", "p99=1s", "--closed"], "saturate chooses the rates itself");
+    refused(&["saturate", "--slo", "p99=1s", "--rate", "5"], "--from and --up-to: leave --rate out");
+    refused(
+        &["replay", "trace.jsonl", "--mix", "validate=100", "--batch", "1"],
+        "leave --mix and --batch out",
+    );
+    refused(&["replay", "trace.jsonl", "--warm-up", "1s"], "leave --warm-up out");
+    refused(&["run", "--http2"], "--http2 is of no use without --peer http://...");
+    refused(&["run", "--token-list", "list"], "--token-list is of no use without --peer http://...");
+    refused(
+        &["run", "--peer", "redis://127.0.0.1:9", "--peer-ca", "ca.pem"],
+        "--peer rediss://... or https://",
+    );
     std::fs::write(dir.path().join("trace.jsonl"), "{\"at_ms\":1,\"kind\":\"ask\"}\n").unwrap();
     refused(&["replay", "trace.jsonl"], "the trace trace.jsonl: line 1: 'ask' is no kind");
 }

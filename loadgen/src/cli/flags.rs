@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::ensure;
+
 use crate::target::Target;
 use crate::workload::{Arrivals, Asks, HotSpot, Mix, Pick, Ramp, Schedule, Span, WhenFull, Workload};
 
@@ -126,7 +128,33 @@ fn set<T: Clone>(to: &mut T, from: &Option<T>) {
 impl Load {
     /// The workload, with all flags applied and checked.
     pub(crate) fn workload(&self) -> anyhow::Result<Workload> {
-        self.changed(Workload::default())
+        let workload = self.changed(Workload::default())?;
+        if workload.is_closed() {
+            self.refuse(&["--arrivals", "--when-full"], "a closed loop asks as soon as it is answered")?;
+        }
+        Ok(workload)
+    }
+
+    /// Refuses those of these flags that were given: beside what is said of the rest they would change nothing.
+    pub(crate) fn refuse(&self, flags: &[&str], why: &str) -> anyhow::Result<()> {
+        let pace = &self.pace;
+        let is_given = |flag: &str| match flag {
+            "--rate" => pace.rate.is_some(),
+            "--ramp" => pace.ramp.is_some(),
+            "--steps" => pace.steps.is_some(),
+            "--closed" => pace.closed,
+            "--think" => pace.think.is_some(),
+            "--arrivals" => pace.arrivals.is_some(),
+            "--when-full" => pace.when_full.is_some(),
+            "--mix" => self.mix.is_some(),
+            "--batch" => self.batch.is_some(),
+            "--issue-batch" => self.issue_batch.is_some(),
+            "--warm-up" => self.warm_up.is_some(),
+            other => unreachable!("{other} is never refused"),
+        };
+        let given: Vec<&str> = flags.iter().copied().filter(|flag| is_given(flag)).collect();
+        ensure!(given.is_empty(), "{why}: leave {} out", given.join(" and "));
+        Ok(())
     }
 
     /// A workload with all flags applied and checked; another is in its place if the flags name one.
@@ -202,6 +230,7 @@ mod tests {
             read(&["-w", "gateway", "--ramp", "5..50", "--tokens", "5000", "--pick", "zipf=2"]).unwrap();
         assert_eq!(workload.schedule, Schedule::Ramp(Ramp { from: 5, to: 50 }));
         assert_eq!((workload.batch, workload.keys.tokens, workload.keys.pick), (1, 5_000, Pick::Zipf(2.0)));
+        assert!(read(&["--closed", "--think", "5ms"]).unwrap().is_closed());
         let workload = read(&["--closed", "--think", "5ms", "--steps", "1,2"]);
         assert!(workload.unwrap_err().contains("cannot be used with"));
         assert_eq!(read(&["--steps", "10,20"]).unwrap().schedule, Schedule::Steps(vec![10, 20]));
@@ -213,6 +242,8 @@ mod tests {
             ["--ramp", "5"],
             ["--pick", "hot-spot=5"],
             ["--mix", "validate=50"],
+            ["--mix", "validate=50,validate=100"],
+            ["--asks", "live=100,live=100"],
             ["--duration", "forever"],
             ["--connections", "0"],
             ["--rate", "0"],
@@ -220,5 +251,17 @@ mod tests {
         ] {
             assert!(read(&flags).is_err(), "{flags:?}");
         }
+    }
+
+    #[test]
+    fn flags_that_would_change_nothing_are_refused() {
+        let said = read(&["--closed", "--arrivals", "poisson", "--when-full", "drop"]).unwrap_err();
+        assert!(said.ends_with("as soon as it is answered: leave --arrivals and --when-full out"), "{said}");
+        let only = Only::try_parse_from(["x", "--rate", "5"]).unwrap();
+        assert!(
+            only.load.refuse(&["--closed", "--rate"], "so").unwrap_err().to_string()
+                == "so: leave --rate out"
+        );
+        assert!(only.load.refuse(&["--closed", "--mix"], "so").is_ok());
     }
 }

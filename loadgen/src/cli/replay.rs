@@ -36,6 +36,10 @@ impl Replay {
     /// Asks again; returns whether every reply was right.
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         ensure!((0.001..=1_000_000.0).contains(&self.speed), "--speed is 0.001 to 1000000");
+        let of_the_trace =
+            ["--rate", "--ramp", "--steps", "--closed", "--think", "--arrivals", "--mix", "--batch"];
+        self.load.refuse(&of_the_trace, "a replay takes kinds, batches and times from its trace")?;
+        self.load.refuse(&["--issue-batch", "--warm-up"], "a replay has neither but what is in its trace")?;
         let mut trace = Trace::read(&self.trace)?;
         trace.speed_up(self.speed);
         let workload = self.workload(&trace)?;
@@ -47,7 +51,7 @@ impl Replay {
 
     /// The workload that a trace amounts to: as long, of the same mix, with enough tokens to revoke.
     fn workload(&self, trace: &Trace) -> anyhow::Result<Workload> {
-        let mut workload = self.load.workload()?;
+        let mut workload = self.load.changed(Workload::default())?;
         let length = trace.length() + ANSWER_TIME;
         if length > SPAN_MAX.0 && self.load.duration.is_none() {
             bail!(

@@ -42,7 +42,9 @@ impl Saturate {
         ensure!((1..=self.up_to).contains(&self.from), "--from is 1 to --up-to");
         ensure!(self.up_to <= RATE_MAX, "--up-to is {RATE_MAX} at most");
         ensure!((1..=50).contains(&self.within), "--within is 1 to 50 percent");
-        let mut workload = self.load.workload()?;
+        let paces = ["--rate", "--ramp", "--steps", "--closed", "--think", "--when-full"];
+        self.load.refuse(&paces, "saturate chooses the rates itself, --from and --up-to")?;
+        let mut workload = self.load.changed(Workload::default())?;
         // A step is a fixed rate, and what waits at its end has missed the goal.
         (workload.schedule, workload.when_full) = (Schedule::Fixed(self.from), WhenFull::Wait);
         workload.duration = self.load.duration.unwrap_or(STEP);

@@ -54,7 +54,42 @@ pub(crate) fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
     addresses.next().with_context(|| format!("{text} has no address"))
 }
 
+/// Names of flags that were given, and what they need.
+type Given = (&'static str, bool);
+
 impl Remote {
+    /// Refuses flags that the peer, or Jeton, has no use for: they would change nothing. What is only in the environment
+    /// may be there for another command.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let is_typed =
+            |value: &Option<String>, variable| value.is_some() && *value != std::env::var(variable).ok();
+        let scheme = self.peer.as_deref().map_or("", |url| url.split("://").next().unwrap_or(url));
+        let tls: [Given; 3] = [
+            ("--peer-ca", self.peer_ca.is_some()),
+            ("--peer-cert", self.peer_cert.is_some()),
+            ("--peer-key", self.peer_key.is_some()),
+        ];
+        let redis: [Given; 1] =
+            [("--peer-password", is_typed(&self.peer_password, "JETON_LOAD_PEER_PASSWORD"))];
+        let introspection: [Given; 3] = [
+            ("--token-list", self.token_list.is_some()),
+            ("--authorization", is_typed(&self.authorization, "JETON_LOAD_AUTHORIZATION")),
+            ("--http2", self.http2),
+        ];
+        let groups: [(&[Given], &[&str], &str); 3] = [
+            (&tls, &["rediss", "https"], "--peer rediss://... or https://..."),
+            (&redis, &["redis", "rediss"], "--peer redis://..."),
+            (&introspection, &["http", "https"], "--peer http://..."),
+        ];
+        for (flags, schemes, needed) in groups {
+            let given = flags.iter().find(|(_, is_given)| *is_given);
+            if let Some((flag, _)) = given.filter(|_| !schemes.contains(&scheme)) {
+                bail!("{flag} is of no use without {needed}");
+            }
+        }
+        Ok(())
+    }
+
     /// The Redis of a `redis://` or `rediss://` address.
     pub(crate) fn redis(&self, url: &str) -> anyhow::Result<RedisAddress> {
         let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;

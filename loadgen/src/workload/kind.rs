@@ -154,8 +154,13 @@ fn check_shares(name: &str, shares: &[f64]) -> anyhow::Result<()> {
 
 /// Reads `name=percent` pairs: what is not named has no share.
 fn read_shares(text: &str, example: &str, mut set: impl FnMut(&str, f64) -> bool) -> Result<(), String> {
+    let mut known = Vec::new();
     for part in text.split(',') {
         let (name, percent) = part.split_once('=').ok_or_else(|| format!("this is written {example}"))?;
+        if known.contains(&name) {
+            return Err(format!("'{name}' is named twice"));
+        }
+        known.push(name);
         let percent: f64 = percent.parse().map_err(|_| format!("'{percent}' is no percentage"))?;
         if !set(name, percent) {
             return Err(format!("'{name}' is none that there is: this is written {example}"));
