@@ -46,9 +46,9 @@ fn line(row: &Row) -> String {
         row.achieved_per_s,
         row.offered_per_s,
         row.tokens_per_s,
-        time(row.p50_us),
-        time(row.p99_us),
-        time(row.max_us),
+        latency(row.p50_us),
+        latency(row.p99_us),
+        latency(row.max_us),
         row.errors,
         row.wrong_replies
     )
@@ -62,6 +62,11 @@ pub(crate) fn time(us: u64) -> String {
         10_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
         _ => format!("{:.2} s", us as f64 / 1e6),
     }
+}
+
+/// A latency; of nothing there is none, and what was measured is at least 1 us.
+pub(crate) fn latency(us: u64) -> String {
+    if us == 0 { "-".to_owned() } else { time(us) }
 }
 
 /// Lines that change in place.
@@ -112,14 +117,14 @@ impl View for Terminal {
                 row.offered_per_s,
                 row.tokens_per_s
             ),
-            format!("p99      {:<40} {}", spark(&self.tails), time(row.p99_us)),
+            format!("p99      {:<40} {}", spark(&self.tails), latency(row.p99_us)),
             format!(
                 "latency  p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-                time(row.p50_us),
-                time(row.p90_us),
-                time(row.p99_us),
-                time(row.p99_9_us),
-                time(row.max_us)
+                latency(row.p50_us),
+                latency(row.p90_us),
+                latency(row.p99_us),
+                latency(row.p99_9_us),
+                latency(row.max_us)
             ),
             format!(
                 "cores    server {cores}, generator {:.2}   refused {:.0}/s, errors {}, wrong replies {}",
@@ -162,6 +167,6 @@ mod tests {
         let row =
             Row { at_s: 1.0, achieved_per_s: 99.6, offered_per_s: 100.0, p99_us: 1_500, ..Row::default() };
         assert!(line(&row).contains("100 of       100 requests/s"), "{}", line(&row));
-        assert!(line(&row).contains("p99 1.50 ms"));
+        assert!(line(&row).contains("p50 - p99 1.50 ms"), "{}", line(&row));
     }
 }

@@ -91,13 +91,13 @@ impl Step {
 
     /// A line for people.
     pub(crate) fn line(&self) -> String {
-        use crate::live::time;
+        use crate::live::latency;
         format!(
             "{:>9}/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  server {} cores, generator {:>3.0} %  {}{}",
             self.rate,
-            time(self.latency_us.p50),
-            time(self.latency_us.p99),
-            time(self.latency_us.p99_9),
+            latency(self.latency_us.p50),
+            latency(self.latency_us.p99),
+            latency(self.latency_us.p99_9),
             self.server_cores.map_or("   -".to_owned(), |cores| format!("{cores:.2}")),
             self.generator_busiest * 100.0,
             if self.is_confirmation { "once more: " } else { "" },
@@ -133,7 +133,7 @@ pub(crate) fn is_generator_first(steps: &[Step]) -> bool {
 
 /// The answer as a page.
 pub(crate) fn page(saturation: &Saturation) -> String {
-    use crate::live::time;
+    use crate::live::{latency, time};
     use crate::report::page::{escaped, page};
     use crate::report::plot::{Plot, Scale, plain};
     let mut steps: Vec<&Step> = saturation.steps.iter().collect();
@@ -184,9 +184,9 @@ pub(crate) fn page(saturation: &Saturation) -> String {
              <td class=\"{class}\">{}</td></tr>",
             step.rate,
             step.achieved_per_s,
-            time(step.latency_us.p50),
-            time(step.latency_us.p99),
-            time(step.latency_us.p99_9),
+            latency(step.latency_us.p50),
+            latency(step.latency_us.p99),
+            latency(step.latency_us.p99_9),
             step.server_cores.map_or("-".to_owned(), |cores| format!("{cores:.2}")),
             step.generator_busiest * 100.0,
             escaped(&format!("{again}{}", step.words()))

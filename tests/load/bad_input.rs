@@ -163,6 +163,10 @@ fn a_peer_that_speaks_something_else_than_redis() {
 
 /// An endpoint for introspection that has one answer for everything.
 fn introspection(body: &'static str) -> SocketAddr {
+    introspection_with("200 OK", body)
+}
+
+fn introspection_with(status: &'static str, body: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -171,7 +175,7 @@ fn introspection(body: &'static str) -> SocketAddr {
             std::thread::spawn(move || {
                 let mut request = [0; 4096];
                 let length = body.len();
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
                 while stream.read(&mut request).is_ok_and(|read| read > 0) {
                     let _ = stream.write_all(answer.as_bytes());
                 }
@@ -248,6 +252,24 @@ fn a_peer_that_answers_only_nonsense_fails_the_run() {
     // What was wrong is said once, however often it was met.
     assert!(lines.len() <= 3 && lines[0].contains(" times)"), "{said}");
     assert!(!said.contains("keep up"), "{said}");
+}
+
+#[test]
+fn a_peer_that_refuses_everything_fails_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("list"), "a-token\n").unwrap();
+    let url = format!("http://{}/introspect", introspection_with("429 Too Many Requests", "{}"));
+    let flags =
+        ["run", "--quiet", "--tokens", "1000", "--duration", "300ms", "--warm-up", "0s", "--batch", "1"];
+    let peer = ["--peer", &url, "-w", "introspection", "--token-list", "list"];
+    let ran = load(dir.path(), &[&flags[..], &peer].concat());
+    let (told, said) = (String::from_utf8_lossy(&ran.stdout).into_owned(), said(&ran));
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("nothing was answered as asked: ") && said.contains(" requests were refused"),
+        "{said}"
+    );
+    assert!(told.contains("p50 - (-), p99 - (-)"), "{told}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 
 use super::run::Output;
-use crate::live::time;
+use crate::live::{latency, time};
 use crate::propagation::measure;
 use crate::report::Quantiles;
 use crate::report::hdr::percentiles;
@@ -53,8 +53,10 @@ impl Propagation {
         if self.output.json {
             tell!("{}", serde_json::to_string(&seen)?)?;
         } else {
+            // That nobody was told valid any more is no time of 0 us, unless nothing was revoked at all.
+            let shown = if seen.revokes == 0 { latency } else { time };
             let line = |name, it: Quantiles| {
-                tell!("{name:<42} p50 {}, p99 {}, max {}", time(it.p50), time(it.p99), time(it.max))
+                tell!("{name:<42} p50 {}, p99 {}, max {}", shown(it.p50), shown(it.p99), shown(it.max))
             };
             tell!("{} revokes, {} connections that watch", seen.revokes, seen.watchers)?;
             line("from the revoke to its acknowledgement", seen.acknowledged_us)?;

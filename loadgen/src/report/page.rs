@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::plot::{Cell, Plot, Scale, plain};
 use super::text::{grouped, warnings};
 use super::{Quantiles, Record};
-use crate::live::time;
+use crate::live::{latency, time};
 use crate::run::Row;
 
 /// Colours: light, dark, and for paper the light ones. Plots take them by class.
@@ -118,13 +118,17 @@ fn verdict(record: &Record) -> String {
         0 => "every reply was checked, none was wrong".to_owned(),
         wrong => format!("{wrong} replies were WRONG"),
     };
+    let times = match summary.latency_us {
+        Quantiles { max: 0, .. } => "none was answered as asked".to_owned(),
+        Quantiles { p50, p99, .. } => {
+            format!("half of them within {}, 99 in a hundred within {}", time(p50), time(p99))
+        }
+    };
     format!(
-        "{} of {} requests a second were answered over {:.0} s; half of them within {}, 99 in a hundred within {}; {checked}.",
+        "{} of {} requests a second were answered over {:.0} s; {times}; {checked}.",
         grouped(summary.achieved_per_s),
         grouped(summary.offered_per_s),
         detail.seconds,
-        time(summary.latency_us.p50),
-        time(summary.latency_us.p99)
     )
 }
 
@@ -134,9 +138,9 @@ fn cards(record: &Record, html: &mut String) {
     let cards = [
         ("requests/s", grouped(summary.achieved_per_s)),
         ("tokens/s", grouped(summary.tokens_per_s)),
-        ("p50", time(summary.latency_us.p50)),
-        ("p99", time(summary.latency_us.p99)),
-        ("p99.9", time(summary.latency_us.p99_9)),
+        ("p50", latency(summary.latency_us.p50)),
+        ("p99", latency(summary.latency_us.p99)),
+        ("p99.9", latency(summary.latency_us.p99_9)),
         ("tokens per server-CPU-second", optional(summary.tokens_per_server_cpu_s)),
         ("refused", grouped(summary.refused as f64)),
         ("errors", grouped(summary.errors as f64)),
@@ -234,7 +238,7 @@ fn tables(record: &Record, html: &mut String) {
     for of in &detail.kinds {
         let Quantiles { p50, p90, p99, p99_9, max } = of.latency_us;
         let times = [p50, p90, p99, p99_9, max, of.service_us.p50, of.service_us.p99];
-        let cells: String = times.into_iter().map(|us| format!("<td>{}</td>", time(us))).collect();
+        let cells: String = times.into_iter().map(|us| format!("<td>{}</td>", latency(us))).collect();
         let requests = grouped(of.requests as f64);
         let _ = writeln!(html, "<tr><td>{}</td><td>{requests}</td>{cells}</tr>", escaped(&of.kind));
     }

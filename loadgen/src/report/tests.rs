@@ -145,6 +145,24 @@ fn a_run_that_ended_early_is_offered_what_was_due_while_it_was_counted_and_blame
 }
 
 #[test]
+fn a_run_of_nothing_but_refusals_has_no_latency_and_is_no_success() {
+    let mut outcome = outcome();
+    assert!(outcome.check_answers().is_ok());
+    outcome.whole = Sample::default();
+    (outcome.whole.counts.offered, outcome.whole.counts.refused) = (100, 100);
+    let said = outcome.check_answers().unwrap_err().to_string();
+    assert!(said.starts_with("nothing was answered as asked: 100 requests were refused"), "{said}");
+    let record = Record::new(&Workload::default(), "a test".to_owned(), None, &outcome);
+    let html = page::runs(&[record]);
+    assert!(
+        html.contains("none was answered as asked") && html.contains("<b>-</b><span>p50</span>"),
+        "{html}"
+    );
+    outcome.whole.counts = crate::recorder::Counts::default();
+    assert!(outcome.check_answers().is_ok(), "nothing was asked");
+}
+
+#[test]
 fn a_record_comes_back_from_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let folder = files::Folder::new(&dir.path().join("made/on/demand")).unwrap();

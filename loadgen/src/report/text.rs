@@ -1,7 +1,7 @@
 //! A report for a terminal, and what has to be said beside the figures.
 
 use super::Record;
-use crate::live::time;
+use crate::live::{latency, time};
 
 fn optional(value: Option<f64>, unit: &str) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}{unit}"))
@@ -55,14 +55,14 @@ pub(crate) fn print_text(record: &Record) -> anyhow::Result<()> {
     )?;
     let all = [("all", summary.latency_us, summary.service_us)];
     let kinds = detail.kinds.iter().map(|of| (of.kind.as_str(), of.latency_us, of.service_us));
-    for (name, latency, service) in all.into_iter().chain(kinds.filter(|_| detail.kinds.len() > 1)) {
-        let both = |latency, service| format!("{} ({})", time(latency), time(service));
+    for (name, due, sent) in all.into_iter().chain(kinds.filter(|_| detail.kinds.len() > 1)) {
+        let both = |due, sent| format!("{} ({})", latency(due), latency(sent));
         tell!(
             "{name:<13} p50 {}, p99 {}, p99.9 {}, max {}",
-            both(latency.p50, service.p50),
-            both(latency.p99, service.p99),
-            both(latency.p99_9, service.p99_9),
-            both(latency.max, service.max),
+            both(due.p50, sent.p50),
+            both(due.p99, sent.p99),
+            both(due.p99_9, sent.p99_9),
+            both(due.max, sent.max),
         )?;
     }
     tell!("wrong replies {}", summary.wrong_replies)

@@ -72,12 +72,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether anything was answered as asked; otherwise there is nothing to tell of the server but its errors.
+    /// Whether anything was answered as asked; otherwise there is nothing to tell of the server but that.
     pub(crate) fn check_answers(&self) -> anyhow::Result<()> {
-        let Counts { achieved, errors, wrong_replies, .. } = self.whole.counts;
+        let Counts { offered, achieved, refused, errors, wrong_replies, unanswered, .. } = self.whole.counts;
         ensure!(
-            achieved > 0 || errors == 0 || wrong_replies > 0,
-            "nothing was answered as asked: {errors} answers were errors"
+            achieved > 0 || offered == 0 || wrong_replies > 0,
+            "nothing was answered as asked: {refused} requests were refused, {errors} answers were errors, {unanswered} \
+             never came"
         );
         Ok(())
     }
