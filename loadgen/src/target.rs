@@ -63,6 +63,7 @@ impl Server {
     /// The server that was asked for; nothing is connected yet.
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
         target.remote.check()?;
+        target.remote.check_credentials()?;
         ensure!(
             target.remote.peer.is_none() || !target.large_datagrams,
             "--large-datagrams is of no use with --peer: only Jeton has datagrams"

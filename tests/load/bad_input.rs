@@ -327,6 +327,19 @@ fn nonsense_in_files_and_flags() {
         "leave --mix and --batch out",
     );
     refused(&["replay", "trace.jsonl", "--warm-up", "1s"], "leave --warm-up out");
+    for (url, instead) in [
+        (
+            "http://me:hush@127.0.0.1:9/introspect",
+            "use --authorization 'Basic ...' or JETON_LOAD_AUTHORIZATION",
+        ),
+        ("https://me:hush@127.0.0.1:9/", "use --authorization 'Basic ...' or JETON_LOAD_AUTHORIZATION"),
+        ("redis://me:hush@127.0.0.1:9", "use JETON_LOAD_PEER_PASSWORD"),
+        ("me:hush@127.0.0.1:9", "use JETON_LOAD_PEER_PASSWORD"),
+    ] {
+        let ran = load(dir.path(), &["run", "--peer", url]);
+        assert_refused(&ran, instead);
+        assert!(!said(&ran).contains("hush"), "{}", said(&ran));
+    }
     refused(&["run", "--http2"], "--http2 is of no use without --peer http://...");
     refused(&["run", "--token-list", "list"], "--token-list is of no use without --peer http://...");
     refused(

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use hyper::Uri;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -90,6 +90,25 @@ impl Remote {
         Ok(())
     }
 
+    /// Refuses a user or a password within the URL, which reports name, and does not repeat it.
+    pub(crate) fn check_credentials(&self) -> anyhow::Result<()> {
+        let Some(url) = &self.peer else { return Ok(()) };
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let is_http = scheme.starts_with("http");
+        // In a path an `@` is an `@`. But an address that has none is all authority.
+        let authority = if is_http { rest.split(['/', '?', '#']).next().unwrap_or(rest) } else { rest };
+        let instead = if is_http {
+            "--authorization 'Basic ...' or JETON_LOAD_AUTHORIZATION"
+        } else {
+            "JETON_LOAD_PEER_PASSWORD"
+        };
+        ensure!(
+            !authority.contains('@'),
+            "the URL of --peer holds a user or a password, which every report would show: use {instead}"
+        );
+        Ok(())
+    }
+
     /// The Redis of a `redis://` or `rediss://` address.
     pub(crate) fn redis(&self, url: &str) -> anyhow::Result<RedisAddress> {
         let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;
@@ -104,7 +123,9 @@ impl Remote {
 
     /// The endpoint of an `http://` or `https://` address.
     pub(crate) fn endpoint(&self, url: &str) -> anyhow::Result<Endpoint> {
-        let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
+        // It may hold a password with a `/` in it: such a URL is not repeated.
+        let shown = if url.contains('@') { "what --peer names" } else { url };
+        let uri: Uri = url.parse().with_context(|| format!("{shown} is no URL"))?;
         let host = uri.host().with_context(|| format!("{url} names no host"))?;
         let is_tls = uri.scheme_str() == Some("https");
         let place = format!("{host}:{}", uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
