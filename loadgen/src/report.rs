@@ -112,6 +112,9 @@ pub(crate) struct Detail {
     #[serde(default)]
     pub(crate) no_room: u64,
     pub(crate) ran_dry: bool,
+    /// Whether what was asked came from a trace: then the workload alone does not say it.
+    #[serde(default)]
+    pub(crate) is_replay: bool,
     pub(crate) failed: Option<String>,
     pub(crate) kinds: Vec<OfKind>,
     /// Latency by percentile: for the curve of the report.
@@ -201,6 +204,7 @@ impl Record {
             generator_held_back: outcome.held_back,
             no_room: counts.no_room,
             ran_dry: outcome.ran_dry,
+            is_replay: outcome.is_replay,
             failed: outcome.failed.as_ref().map(|error| format!("{error:#}")),
             kinds: kinds.collect(),
             curve: curve(&latency, &service),

@@ -108,6 +108,11 @@ impl Server {
         sched_setaffinity(None, &set).with_context(|| format!("a worker cannot be bound to core {core}"))
     }
 
+    /// Whether it is asked to make the tokens of a key space: an introspection endpoint cannot be.
+    pub(crate) fn issues(&self) -> bool {
+        !matches!(self.at, At::Introspection(_))
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.pid

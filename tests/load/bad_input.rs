@@ -270,6 +270,7 @@ fn a_peer_that_refuses_everything_fails_the_run() {
         "{said}"
     );
     assert!(told.contains("p50 - (-), p99 - (-)"), "{told}");
+    assert!(!told.contains("filled"), "an introspection endpoint issues nothing: {told}");
 }
 
 #[test]

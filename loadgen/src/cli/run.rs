@@ -67,7 +67,8 @@ pub(crate) fn run_and_tell(
 ) -> anyhow::Result<bool> {
     let mut view = live::view(workload.duration.0.as_secs_f64(), output.quiet || output.json);
     let outcome = prepared.run(server, view.as_mut())?;
-    let record = Record::new(workload, server.to_string(), prepared.fill_per_s, &outcome);
+    let fill_per_s = prepared.fill_per_s.filter(|_| server.issues());
+    let record = Record::new(workload, server.to_string(), fill_per_s, &outcome);
     // Files first: standard output may be a full disk, or a pipe that nobody reads any more.
     let saved = folder.map_or(Ok(()), |folder| folder.save(&record, &outcome));
     let told =

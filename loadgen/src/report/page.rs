@@ -253,17 +253,21 @@ fn tables(record: &Record, html: &mut String) {
         ("requests never sent, never answered", format!("{}, {}", detail.not_sent, detail.unanswered)),
         (
             "tokens issued a second while the key space was filled",
-            detail.fill_per_s.map_or("it was read from a file".to_owned(), grouped),
+            detail.fill_per_s.map_or("none was issued for this run".to_owned(), grouped),
         ),
     ];
     for (name, fact) in facts {
         let _ = writeln!(html, "<dt>{}</dt><dd>{}</dd>", escaped(name), escaped(&fact));
     }
     let workload = toml::to_string(&summary.workload).unwrap_or_default();
+    let again = if detail.is_replay {
+        "The same again: <code>jeton-load replay</code> with the same trace, which this sums up."
+    } else {
+        "The same again: save this as load.toml, then <code>jeton-load run -w load.toml</code>."
+    };
     let _ = writeln!(
         html,
-        "</dl>\n<p class=\"note\">The same again: save this as load.toml, then <code>jeton-load run -w load.toml</code>.</p>\n\
-         <pre>{}</pre>\n</section>",
+        "</dl>\n<p class=\"note\">{again}</p>\n<pre>{}</pre>\n</section>",
         escaped(workload.trim())
     );
 }
@@ -302,6 +306,15 @@ mod tests {
         );
         record.detail.no_room = 0;
         assert!(!runs(&[record]).contains("had to wait for earlier ones"));
+    }
+
+    #[test]
+    fn a_replay_is_not_called_a_run_of_its_workload() {
+        let mut record = record();
+        assert!(runs(&[record.clone()]).contains("jeton-load run -w load.toml"));
+        record.detail.is_replay = true;
+        let html = runs(&[record]);
+        assert!(html.contains("<code>jeton-load replay</code>") && !html.contains("run -w load.toml"));
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(crate) fn outcome() -> Outcome {
         busiest: 0.3,
         held_back: 0.01,
         ran_dry: false,
+        is_replay: false,
         failed: None,
         whole,
     }

@@ -67,6 +67,8 @@ pub(crate) struct Outcome {
     /// The part of the time in which one worker at worst had something to do and was not let.
     pub(crate) held_back: f64,
     pub(crate) ran_dry: bool,
+    /// Whether what was asked came from a trace.
+    pub(crate) is_replay: bool,
     /// What ended the run early.
     pub(crate) failed: Option<anyhow::Error>,
 }
@@ -245,6 +247,7 @@ impl<'a> Collector<'a> {
             busiest: if counted_seconds > 0.0 { 1.0 - part(idle) } else { 0.0 },
             held_back: part(held_back),
             ran_dry,
+            is_replay: self.crew.shared.trace.is_some(),
             failed,
         })
     }
