@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -74,10 +74,9 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(count: u64, what: &'static str) -> Self {
-        let style =
-            ProgressStyle::with_template("{msg:>10} {bar:40} {human_pos}/{human_len}  {per_sec}  {eta}");
-        let bar =
-            ProgressBar::new(count).with_style(style.expect("the template is sound")).with_message(what);
+        let style = ProgressStyle::with_template("{msg:>10} {bar:40} {human_pos}/{human_len}  {rate}  {eta}");
+        let style = style.expect("the template is sound").with_key("rate", rate);
+        let bar = ProgressBar::new(count).with_style(style).with_message(what);
         let told = (!std::io::stderr().is_terminal()).then(Instant::now);
         Self { bar, what, told }
     }
@@ -93,6 +92,11 @@ impl Progress {
     pub(crate) fn end(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// How many a second, without the decimals that indicatif's own key has.
+fn rate(state: &ProgressState, to: &mut dyn std::fmt::Write) {
+    let _ = write!(to, "{}/s", HumanCount(state.per_sec() as u64));
 }
 
 /// Makes all tokens of the key space; returns how many were made in a second.

@@ -141,10 +141,12 @@ pub(crate) fn page(saturation: &Saturation) -> String {
     let points = |value: fn(&Quantiles) -> u64| {
         steps.iter().map(|step| (f64::from(step.rate), value(&step.latency_us).max(1) as f64)).collect()
     };
-    let plot = Plot::new("requests offered a second", Scale::Log, |us| time(us as u64))
+    let mut plot = Plot::new("requests offered a second", Scale::Log, |us| time(us as u64))
         .line("p50", 0, points(|quantiles| quantiles.p50))
         .line("p99", 1, points(|quantiles| quantiles.p99))
         .line("p99.9", 2, points(|quantiles| quantiles.p99_9));
+    let goals = saturation.slos.iter().filter_map(|slo| slo.parse::<Slo>().ok());
+    plot.goals = goals.map(|slo| (slo.most_us() as f64, slo.to_string())).collect();
     let achieved = Plot::new("requests offered a second", Scale::Linear, plain).line(
         "achieved",
         0,

@@ -36,8 +36,8 @@ pub(crate) struct Plot {
     pub(crate) x_ticks: Option<Vec<(f64, String)>>,
     /// A heat map below the lines: for each step of x its cells, each from and to a value, with a weight up to 1.
     pub(crate) cells: Vec<Cell>,
-    /// A dashed line across: a goal.
-    pub(crate) goal: Option<(f64, String)>,
+    /// Dashed lines across: goals.
+    pub(crate) goals: Vec<(f64, String)>,
 }
 
 /// A part of a heat map.
@@ -90,7 +90,7 @@ fn escaped(text: &str) -> String {
 
 impl Plot {
     pub(crate) fn new(x_name: &'static str, scale: Scale, label: fn(f64) -> String) -> Self {
-        Self { x_name, scale, label, lines: Vec::new(), x_ticks: None, cells: Vec::new(), goal: None }
+        Self { x_name, scale, label, lines: Vec::new(), x_ticks: None, cells: Vec::new(), goals: Vec::new() }
     }
 
     pub(crate) fn line(mut self, name: &str, colour: usize, points: Vec<(f64, f64)>) -> Self {
@@ -108,8 +108,8 @@ impl Plot {
             })
         };
         let x = bounds(&mut all().map(|(x, _)| x));
-        let goal = self.goal.iter().map(|(value, _)| *value);
-        let y = bounds(&mut all().map(|(_, y)| y).chain(goal));
+        let goals = self.goals.iter().map(|(value, _)| *value);
+        let y = bounds(&mut all().map(|(_, y)| y).chain(goals));
         let x = if x.0.is_finite() { (x.0.min(0.0), x.1.max(x.0 + 1e-6)) } else { (0.0, 1.0) };
         let y = match self.scale {
             Scale::Linear => (0.0, if y.1 > 0.0 { y.1 * 1.1 } else { 1.0 }),
@@ -131,7 +131,7 @@ impl Plot {
         );
         self.draw_cells(&frame, &mut svg);
         self.draw_axes(&frame, &mut svg);
-        self.draw_goal(&frame, &mut svg);
+        self.draw_goals(&frame, &mut svg);
         for line in &self.lines {
             let points = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
             let points: Vec<String> = points
@@ -208,18 +208,19 @@ impl Plot {
         );
     }
 
-    fn draw_goal(&self, frame: &Frame, svg: &mut String) {
-        let Some((value, name)) = &self.goal else { return };
-        let (x, y) = frame.at(frame.x.0, *value);
-        let _ = writeln!(
-            svg,
-            "<line class=\"goal\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            WIDTH - RIGHT,
-            WIDTH - RIGHT,
-            y - 4.0,
-            escaped(name)
-        );
+    fn draw_goals(&self, frame: &Frame, svg: &mut String) {
+        for (value, name) in &self.goals {
+            let (x, y) = frame.at(frame.x.0, *value);
+            let _ = writeln!(
+                svg,
+                "<line class=\"goal\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\"/>\
+                 <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                WIDTH - RIGHT,
+                WIDTH - RIGHT,
+                y - 4.0,
+                escaped(name)
+            );
+        }
     }
 
     /// What is what, in a row above.
@@ -268,10 +269,12 @@ mod tests {
             [vec![], vec![(0.0, 0.0)], vec![(1.0, f64::NAN), (2.0, 5.0)], vec![(0.0, 1e9), (1e6, 1.0)]]
         {
             for scale in [Scale::Linear, Scale::Log] {
-                let plot = Plot::new("s", scale, plain).line("a <b> & \"c\"", 0, points.clone());
+                let mut plot = Plot::new("s", scale, plain).line("a <b> & \"c\"", 0, points.clone());
+                plot.goals.push((20.0, "a goal".to_owned()));
                 let svg = plot.svg("t");
                 assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
                 assert!(svg.contains("a &lt;b&gt; &amp; &quot;c&quot;"));
+                assert!(svg.contains("class=\"goal\"") && svg.contains(">a goal<"));
                 assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
             }
         }

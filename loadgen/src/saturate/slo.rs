@@ -39,6 +39,11 @@ impl Quantile {
 }
 
 impl Slo {
+    /// The most that it lets a latency be, in microseconds.
+    pub(crate) fn most_us(&self) -> u64 {
+        micros(self.most.0)
+    }
+
     /// Why a run did not keep it; `None` if it did.
     pub(crate) fn failure(&self, record: &Record) -> Option<String> {
         let latency = record.summary.latency_us;
@@ -49,7 +54,7 @@ impl Slo {
             Quantile::P999 => latency.p99_9,
             Quantile::Max => latency.max,
         };
-        (value > micros(self.most.0)).then(|| format!("{} {}", self.quantile.name(), time(value)))
+        (value > self.most_us()).then(|| format!("{} {}", self.quantile.name(), time(value)))
     }
 }
 
