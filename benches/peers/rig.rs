@@ -63,6 +63,21 @@ fn install_redis() -> anyhow::Result<()> {
         .context("redis-server cannot be installed: install it by hand, or run this as root")
 }
 
+/// Builds what is measured.
+fn build() -> anyhow::Result<()> {
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--release", "-p", "jeton", "-p", "jeton-load"]);
+    // What `cargo run` tells this program of its own package: ring's build script asks to run again when that changes, and
+    // everything above ring would be compiled anew, now and by the next `cargo` from a shell.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(&name);
+        }
+    }
+    run(&mut build)
+}
+
 fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -87,8 +102,7 @@ impl Rig {
     /// Installs and builds what is missing, and starts all servers on one core.
     pub(crate) fn start(server_core: u32, generator_cores: &str, tokens: u32) -> anyhow::Result<Self> {
         install_redis()?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        run(Command::new(cargo).args(["build", "--release", "-p", "jeton", "-p", "jeton-load"]))?;
+        build()?;
         let binaries = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
         let dir = tempfile::tempdir()?;
         let core = server_core.to_string();
