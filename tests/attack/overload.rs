@@ -88,7 +88,7 @@ fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result
     let out = target.data.join("load-report");
     let mut command = Command::new(&binary);
     command
-        .args(["run", "--json", "--tokens", "20000", "--warm-up", "1s", "--when-full", "drop", "--out"])
+        .args(["run", "--json", "--tokens", "20000", "--warm-up", "1s", "--out"])
         .arg(&out)
         .args(["--mix", &format!("{}=100", config.kind)])
         .args(["--batch", &config.batch.to_string(), "--connections", &config.connections.to_string()])
@@ -98,7 +98,7 @@ fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result
         .arg(&target.data)
         .stderr(Stdio::inherit());
     match rate {
-        Some(rate) => command.args(["--rate", &rate.to_string()]),
+        Some(rate) => command.args(["--rate", &rate.to_string(), "--when-full", "drop"]),
         None => command.arg("--closed"),
     };
     let status = command.stdout(Stdio::null()).status().with_context(|| binary.display().to_string())?;
