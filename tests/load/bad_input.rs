@@ -249,8 +249,9 @@ fn a_peer_that_answers_only_nonsense_fails_the_run() {
     assert!(told["errors"].as_u64().unwrap() > 0, "{told}");
     let lines: Vec<&str> = said.lines().collect();
     assert!(lines.last().unwrap().contains("nothing was answered as asked: "), "{said}");
-    // What was wrong is said once, however often it was met.
-    assert!(lines.len() <= 3 && lines[0].contains(" times)"), "{said}");
+    // What was wrong is said once, however often it was met; beside it perhaps that the generator was held back.
+    assert!(lines.len() <= 3, "{said}");
+    assert_eq!(lines.iter().filter(|line| line.contains(" times)")).count(), 1, "{said}");
     assert!(!said.contains("keep up"), "{said}");
 }
 
@@ -400,7 +401,7 @@ fn what_is_interrupted_before_and_beside_a_run_ends_in_good_order() {
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.ends_with("interrupted while the key space was filled: nothing was measured"), "{told}");
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, Vec::<std::ffi::OsString>::new());
+    assert_eq!(left, ["tokens.lock"]);
     let flags = ["propagation", "--revokes", "20000", "--watchers", "2", "--out", "reach"];
     let output = interrupted(dir.path(), &flags, Duration::from_secs(5));
     let told = said(&output);

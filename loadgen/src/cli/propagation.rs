@@ -65,7 +65,13 @@ impl Propagation {
             tell!("after {} of them nobody was told valid any more at all", seen.none_after)?;
             tell!("valid to a validate sent after the acknowledgement: {}", seen.wrong_replies)?;
         }
-        // A server that died: what was seen until then is told, and then that.
-        result.map(|()| seen.wrong_replies == 0)
+        // A server that died: what was seen until then is told, and then that. One that lied before has failed of that.
+        match result {
+            Err(error) if seen.wrong_replies > 0 => {
+                eprintln!("jeton-load: {error:#}");
+                Ok(false)
+            }
+            result => result.map(|()| seen.wrong_replies == 0),
+        }
     }
 }
