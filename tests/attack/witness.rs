@@ -73,10 +73,10 @@ impl Witness {
         Ok(dead.verdict == Verdict::Revoked && live.iter().all(|answer| answer.verdict == Verdict::Valid))
     }
 
-    /// Asks until told to stop.
+    /// Asks until told to stop, and once if an attack is over before it began to look.
     pub async fn watch(&self, stop: &Stop) -> Seen {
         let mut seen = Seen::default();
-        while !stop.is_over() {
+        loop {
             let began = Instant::now();
             match self.ask().await {
                 Ok(is_right) => {
@@ -89,9 +89,11 @@ impl Witness {
                     seen.reason = Some(error.to_string());
                 }
             }
+            if stop.is_over() {
+                return seen;
+            }
             tokio::time::sleep(PAUSE).await;
         }
-        seen
     }
 
     /// Issues and revokes a token again and again until told to stop: how long each revoke took, in microseconds.
