@@ -5,7 +5,7 @@ use std::fs;
 use jeton_tests::Server;
 use serde_json::Value;
 
-use super::rig::{assert_refused, load, said, short, summary};
+use super::rig::{assert_refused, command, load, said, short, summary};
 
 #[test]
 fn every_named_workload_is_answered_rightly() {
@@ -262,4 +262,39 @@ fn a_trace_has_tokens_enough_for_all_its_revokes() {
     let trace = "{\"at_ms\":0,\"kind\":\"renew\"}\n{\"at_ms\":7300000,\"kind\":\"renew\"}\n";
     fs::write(dir.path().join("long.jsonl"), trace).unwrap();
     assert_refused(&load(dir.path(), &["replay", "long.jsonl"]), "--speed 3");
+}
+
+#[test]
+fn workers_stay_on_their_cores_and_large_datagrams_are_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = [("JETON_LARGE_DATAGRAMS", "true")];
+    let _server = Server::start_with(dir.path(), "127.0.0.1:0", &large);
+    let flags =
+        ["--large-datagrams", "--closed", "--workers", "2", "--mix", "validate=100", "--batch", "256"];
+    assert_refused(&short(dir.path(), &["--cores", "0,1023"]), "--cores names 1023: there are ");
+    let running =
+        command(dir.path(), &["run", "--json", "--tokens", "2000", "--duration", "3s", "--cores", "0"])
+            .args(flags)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+    let tasks = format!("/proc/{}/task", running.id());
+    let cores_of_workers = || -> Vec<String> {
+        let threads = fs::read_dir(&tasks).into_iter().flatten().filter_map(Result::ok);
+        let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+        let workers = status.filter(|text| text.starts_with("Name:\tjeton-load-"));
+        let cores = workers.filter_map(|text| {
+            let line = text.lines().find(|line| line.starts_with("Cpus_allowed_list:"))?;
+            Some(line.split_whitespace().nth(1)?.to_owned())
+        });
+        cores.collect()
+    };
+    let is_bound = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        cores_of_workers() == ["0", "0"]
+    });
+    let ended = running.wait_with_output().unwrap();
+    summary(&ended);
+    assert!(is_bound, "both workers are bound to core 0");
 }
