@@ -14,7 +14,7 @@ const COPY_CACHE_BYTES: u64 = 4 << 20;
 /// The name of a copy within its temporary directory.
 const COPY: &str = "segment";
 /// Copies that whoever opens the log keeps at a time: a replay goes from front to back, and an open sled database takes
-/// some 100 MB that the process does not get rid of.
+/// some 100 MB.
 pub(super) const COPIES_FOR_REPLAY: usize = 1;
 /// Copies that auditors' reads keep at a time, so that two readers in different segments do not copy anew for every page.
 pub(super) const COPIES_FOR_AUDIT: usize = 2;
