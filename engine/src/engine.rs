@@ -4,6 +4,7 @@
 mod doors;
 mod entropy;
 mod open;
+mod post;
 mod reader_thread;
 mod recover;
 mod sequencer_thread;
@@ -27,6 +28,7 @@ use jeton_net::server::ReplyQueue;
 
 pub use doors::{DoorMaker, Doors};
 pub use open::OpenError;
+use post::Post;
 use reader_thread::LogRead;
 pub(crate) use recover::anchor_of;
 pub use snapshot_desk::SnapshotSchedule;
@@ -121,11 +123,11 @@ struct Figures {
 pub struct Engine {
     view: View,
     clock: Clock,
-    commands: Sender<Command>,
-    stop: Sender<()>,
+    commands: Post<Command>,
+    stop: Post<()>,
     is_stopping: Arc<AtomicBool>,
     reads: Sender<LogRead>,
-    snapshots: Sender<ReplyTo>,
+    snapshots: Post<ReplyTo>,
     figures: Arc<Figures>,
     sequencer_thread: JoinHandle<()>,
     reader_thread: JoinHandle<()>,

@@ -89,6 +89,8 @@ pub struct Server<D> {
     /// came to wait.
     paused: VecDeque<ConnId>,
     next_ticket: Ticket,
+    /// From which ticket on the taker of commands was not woken yet.
+    unrung: Ticket,
     /// The zero of the sessions' clock.
     epoch: Instant,
     /// When sessions have to be looked at.
@@ -129,6 +131,7 @@ impl<D: Validate + Submit> Server<D> {
             answers: Answers::default(),
             paused: VecDeque::new(),
             next_ticket: 1,
+            unrung: 1,
             epoch,
             deadline: None,
             waiting: BTreeSet::new(),
@@ -417,6 +420,11 @@ impl<D: Validate + Submit> Handler for Server<D> {
         self.answer_waiting(now, driver);
         if self.deadline.is_some_and(|at| at <= now) || now - self.looked_around >= LOOK_AROUND {
             self.look_around(now, driver);
+        }
+        // Once a turn: woken for each command, another thread would take this core each time.
+        if self.unrung < self.next_ticket {
+            self.unrung = self.next_ticket;
+            self.doors.ring();
         }
         has_replies
     }

@@ -132,6 +132,8 @@ impl Submit for Doors {
         Ok(())
     }
 
+    fn ring(&self) {}
+
     fn read_log(&self, _: Ticket, _: Sequence, _: u32) -> Result<(), QueueFull> {
         Err(QueueFull)
     }

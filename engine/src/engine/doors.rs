@@ -17,6 +17,7 @@ use jeton_core::view::View;
 use jeton_net::doors::{QueueFull, Submit, Ticket, Validate};
 use jeton_net::server::{CounterValues, ReplyQueue, ShardCounters};
 
+use super::post::Post;
 use super::reader_thread::LogRead;
 use super::{COMMANDS_MAX, Command, Figures, ReplyTo};
 use crate::clock::Clock;
@@ -26,9 +27,9 @@ use crate::clock::Clock;
 pub struct DoorMaker {
     pub(super) view: View,
     pub(super) clock: Clock,
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: Post<Command>,
     pub(super) reads: Sender<LogRead>,
-    pub(super) snapshots: Sender<ReplyTo>,
+    pub(super) snapshots: Post<ReplyTo>,
     pub(super) figures: Arc<Figures>,
 }
 
@@ -149,7 +150,11 @@ impl Submit for Doors {
             return Err(QueueFull);
         }
         let command = Command { reply_to: ReplyTo::Shard(self.replies.clone(), ticket), submission };
-        self.engine.commands.try_send(command).map_err(|_| QueueFull)
+        self.engine.commands.try_send_quietly(command).map_err(|_| QueueFull)
+    }
+
+    fn ring(&self) {
+        self.engine.commands.ring();
     }
 
     fn read_log(&self, ticket: Ticket, from: Sequence, bytes_max: u32) -> Result<(), QueueFull> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::bounded;
+use crossbeam_utils::sync::Parker;
 use jeton_core::fair_queue::FairQueue;
 use jeton_core::numbers::Sequence;
 use jeton_core::pacing::Pacing;
@@ -16,6 +17,7 @@ use jeton_core::view::View;
 use jeton_log_store::{AppendError, LogStore, Position, ReadError};
 
 use super::entropy::EntropyPool;
+use super::post::Post;
 use super::reader_thread::ReaderThread;
 use super::recover::{Recovered, recover};
 use super::sequencer_thread::SequencerThread;
@@ -117,22 +119,23 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
         sequencer.set_restrictions(restrictions);
-        let (commands, command_receiver) = bounded(COMMANDS_MAX);
-        let (stop, stop_receiver) = bounded(1);
-        let (commits, commit_receiver) = bounded(1);
+        let (for_sequencer, for_writer) = (Parker::new(), Parker::new());
+        let (commands, command_receiver) = Post::bounded(COMMANDS_MAX, for_sequencer.unparker());
+        let (stop, stop_receiver) = Post::bounded(1, for_sequencer.unparker());
+        let (commits, commit_receiver) = Post::bounded(1, for_writer.unparker());
         let (reads, read_receiver) = bounded(LOG_READS_MAX);
-        let (open_reads, open_read_receiver) = bounded(1);
-        let (events, event_receiver) = unbounded(); // at most one commit is answered at a time
+        let (open_reads, open_read_receiver) = Post::bounded(1, for_writer.unparker());
+        let (events, event_receiver) = Post::unbounded(for_sequencer.unparker());
         let reading = ReaderThread::new(&*store, read_receiver, open_reads);
-        let reach = Arc::clone(&reading.reach);
         let figures = Arc::new(Figures::default());
         let is_stopping = Arc::new(AtomicBool::new(false));
         let close_segment = Arc::new(AtomicBool::new(false));
         let writing = WriterThread {
             store,
+            parker: for_writer,
             commits: commit_receiver,
             reads: open_read_receiver,
-            reach,
+            reach: Arc::clone(&reading.reach),
             events,
             figures: Arc::clone(&figures),
             is_stopping: Arc::clone(&is_stopping),
@@ -145,6 +148,7 @@ impl Engine {
             &figures,
             &is_stopping,
             &close_segment,
+            for_sequencer.unparker(),
             snapshots,
         )?;
         let sequencing = SequencerThread {
@@ -152,6 +156,7 @@ impl Engine {
             queue: FairQueue::new(QUEUE_LIMITS),
             has_more: false,
             clock: clock.clone(),
+            parker: for_sequencer,
             commands: command_receiver,
             stop: stop_receiver,
             log_events: event_receiver,

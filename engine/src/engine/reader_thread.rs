@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use jeton_core::numbers::Sequence;
 use jeton_log_store::{Archive, LogStore, ReadError, StoredBatch};
 use jeton_net::doors::{DoorReply, LogPage};
 
 use super::ReplyTo;
+use super::post::Post;
 
 /// The most that one read of the log brings.
 const READ_BYTES_MAX: usize = 256 * 1024;
@@ -56,12 +57,12 @@ pub(super) struct ReaderThread {
     pub(super) reach: Arc<Reach>,
     pub(super) input: Receiver<LogRead>,
     /// What is not closed yet is read by the thread that writes it.
-    pub(super) writer: Sender<LogRead>,
+    pub(super) writer: Post<LogRead>,
 }
 
 impl ReaderThread {
     /// Reads what is closed of this store, and hands the rest on.
-    pub(super) fn new(store: &dyn LogStore, input: Receiver<LogRead>, writer: Sender<LogRead>) -> Self {
+    pub(super) fn new(store: &dyn LogStore, input: Receiver<LogRead>, writer: Post<LogRead>) -> Self {
         let reach = Arc::new(Reach::default());
         reach.update(store);
         Self { archive: store.archive(), reach, input, writer }

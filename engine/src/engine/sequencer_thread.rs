@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
+use crossbeam_channel::{Receiver, TryRecvError, never};
+use crossbeam_utils::sync::Parker;
 use jeton_core::command::Submission;
 use jeton_core::fair_queue::{FairQueue, Serving};
 use jeton_core::numbers::Sequence;
@@ -18,6 +19,7 @@ use jeton_core::sequencer::{Commit, Restrictions, Sequencer};
 use jeton_net::doors::DoorReply;
 
 use super::entropy::EntropyPool;
+use super::post::Post;
 use super::snapshot_desk::SnapshotDesk;
 use super::{Command, Figures, ReplyTo};
 use crate::clock::Clock;
@@ -50,10 +52,13 @@ pub(super) struct SequencerThread {
     /// Whether the last turn ended before everything was decided that may be.
     pub(super) has_more: bool,
     pub(super) clock: Clock,
+    /// Where it waits for the queues below and those of `snapshots`.
+    pub(super) parker: Parker,
     pub(super) commands: Receiver<Command>,
     pub(super) stop: Receiver<()>,
+    /// Without a bound: at most one commit is answered at a time.
     pub(super) log_events: Receiver<LogEvent>,
-    pub(super) commits: Sender<Commit>,
+    pub(super) commits: Post<Commit>,
     pub(super) figures: Arc<Figures>,
     pub(super) restrictions: Restrictions,
     /// Since when a commit is with the log.
@@ -91,8 +96,9 @@ impl SequencerThread {
         self.tick();
         let mut is_open = true;
         while is_open || !self.is_done() {
-            is_open &= self.wait(is_open);
-            self.turn(&mut is_open);
+            self.wait();
+            is_open &= self.take_mail();
+            self.turn();
         }
     }
 
@@ -100,43 +106,47 @@ impl SequencerThread {
         self.queue.is_empty() && self.sequencer.is_idle() && self.committing.is_none()
     }
 
-    /// Waits for something to do, but not if there is. Returns whether commands may still come.
-    fn wait(&mut self, is_open: bool) -> bool {
-        if self.sequencer.has_work() || self.has_more || self.snapshots.has_work() {
-            return true;
+    /// Waits for something to do, but not if there is.
+    fn wait(&mut self) {
+        let has_mail = !self.commands.is_empty() || !self.log_events.is_empty() || !self.stop.is_empty();
+        if has_mail || self.has_more || self.sequencer.has_work() || self.snapshots.has_work() {
+            return;
         }
-        let closed = never();
-        let commands = if is_open { &self.commands } else { &closed };
-        let mut still_open = true;
-        select! {
-            recv(commands) -> command => match command {
-                Ok(command) => self.take_in(command),
-                Err(_) => still_open = false,
-            },
-            recv(self.log_events) -> event => match event {
+        let patience = self.patience();
+        if !patience.is_zero() {
+            self.parker.park_timeout(patience); // at once if something was sent since it was looked for
+        }
+    }
+
+    /// Takes what others have sent. Returns whether commands may still come.
+    fn take_mail(&mut self) -> bool {
+        loop {
+            match self.log_events.try_recv() {
                 Ok(event) => self.take(&event),
-                Err(_) => {
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
                     self.log_events = never();
                     self.fail();
                 }
-            },
-            recv(self.stop) -> asked => {
+            }
+        }
+        match self.stop.try_recv() {
+            Err(TryRecvError::Empty) => {}
+            asked => {
                 if asked.is_err() {
                     self.stop = never();
                 }
                 self.restrict(|restrictions| restrictions.stopping = true);
             }
-            recv(self.snapshots.orders) -> order => match order {
-                Ok(reply_to) => self.snapshots.order(reply_to),
-                Err(_) => self.snapshots.orders = never(),
-            },
-            recv(self.snapshots.results) -> result => match result {
-                Ok(result) => self.snapshots.handle_result(&result, &mut self.sequencer, &self.figures),
-                Err(_) => self.snapshots.results = never(),
-            },
-            default(self.patience()) => {}
         }
-        still_open
+        for _ in 0..TAKEN_IN_PER_TURN {
+            match self.commands.try_recv() {
+                Ok(command) => self.take_in(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
     }
 
     /// How long it may wait for something to happen.
@@ -149,20 +159,7 @@ impl SequencerThread {
         patience.min(wait.unwrap_or(Duration::ZERO))
     }
 
-    fn turn(&mut self, is_open: &mut bool) {
-        while let Ok(event) = self.log_events.try_recv() {
-            self.take(&event);
-        }
-        for _ in 0..TAKEN_IN_PER_TURN {
-            match self.commands.try_recv() {
-                Ok(command) => self.take_in(command),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    *is_open = false;
-                    break;
-                }
-            }
-        }
+    fn turn(&mut self) {
         self.decide_by_turns();
         if self.sequencer.has_work() {
             self.sequencer.handle_work(self.clock.now());

@@ -8,12 +8,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_utils::sync::Unparker;
 use jeton_core::numbers::Sequence;
 use jeton_core::registry::Registry;
 use jeton_core::sequencer::Sequencer;
 use jeton_core::snapshot::{Manifest, SnapshotPiece};
 use jeton_net::doors::{DoorReply, SnapshotTaken};
 
+use super::post::Post;
 use super::snapshot_thread::{SnapshotInput, SnapshotResult, SnapshotThread};
 use super::{Figures, ReplyTo};
 use crate::snapshots::SnapshotDir;
@@ -53,9 +55,9 @@ impl SnapshotSchedule {
 pub(super) struct SnapshotDesk {
     schedule: SnapshotSchedule,
     /// Who asks for one.
-    pub(super) orders: Receiver<ReplyTo>,
+    orders: Receiver<ReplyTo>,
     pieces: Sender<SnapshotInput>,
-    pub(super) results: Receiver<SnapshotResult>,
+    results: Receiver<SnapshotResult>,
     phase: Phase,
     /// Asked while one was under way: they get the next.
     next: Vec<ReplyTo>,
@@ -73,11 +75,12 @@ pub(super) fn set_up(
     figures: &Figures,
     is_stopping: &Arc<AtomicBool>,
     close_segment: &Arc<AtomicBool>,
+    sequencer: &Unparker,
     (config, before): (Option<(SnapshotDir, SnapshotSchedule)>, Option<Manifest>),
-) -> io::Result<(Sender<ReplyTo>, SnapshotDesk, JoinHandle<()>)> {
-    let (orders, order_receiver) = bounded(ORDERS_MAX);
+) -> io::Result<(Post<ReplyTo>, SnapshotDesk, JoinHandle<()>)> {
+    let (orders, order_receiver) = Post::bounded(ORDERS_MAX, sequencer);
     let (pieces, piece_receiver) = bounded(PIECES_MAX);
-    let (result_sender, results) = bounded(1);
+    let (result_sender, results) = Post::bounded(1, sequencer);
     let last = before.as_ref().map_or(0, |before| before.sequence);
     figures.snapshot_event.store(last, Relaxed);
     let (dir, schedule) = config.unzip();
@@ -107,7 +110,7 @@ pub(super) fn set_up(
 
 impl SnapshotDesk {
     /// Somebody asks for a snapshot.
-    pub(super) fn order(&mut self, reply_to: ReplyTo) {
+    fn order(&mut self, reply_to: ReplyTo) {
         if self.waiting.len() + self.next.len() >= ORDERS_MAX {
             reply_to.send(DoorReply::Snapshot(Err("too many wait for a snapshot already".to_owned())));
             reply_to.ring();
@@ -125,9 +128,10 @@ impl SnapshotDesk {
         }
     }
 
-    /// Whether there is something to copy, and room for it.
+    /// Whether somebody has sent something, or there is something to copy and room for it.
     pub(super) fn has_work(&self) -> bool {
-        self.phase == Phase::Copying && !self.pieces.is_full()
+        let may_copy = self.phase == Phase::Copying && !self.pieces.is_full();
+        may_copy || !self.orders.is_empty() || !self.results.is_empty()
     }
 
     /// Asks for one if it is time.
@@ -163,7 +167,7 @@ impl SnapshotDesk {
     }
 
     /// The thread that writes is through with the snapshot, one way or the other.
-    pub(super) fn handle_result(
+    fn handle_result(
         &mut self,
         result: &SnapshotResult,
         sequencer: &mut Sequencer<ReplyTo>,

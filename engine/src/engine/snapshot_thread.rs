@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use jeton_core::registry::Registry;
 use jeton_core::snapshot::{Manifest, SnapshotCut, SnapshotPiece, SnapshotReport, SnapshotWriter, prune};
 
+use super::post::Post;
 use crate::snapshots::SnapshotDir;
 
 /// How long to wait between two looks at whether the event of a snapshot is durable.
@@ -34,7 +35,7 @@ pub(super) struct SnapshotThread {
     /// `None`: none are written.
     pub(super) dir: Option<SnapshotDir>,
     pub(super) input: Receiver<SnapshotInput>,
-    pub(super) results: Sender<SnapshotResult>,
+    pub(super) results: Post<SnapshotResult>,
     pub(super) registry: Arc<Registry>,
     pub(super) is_stopping: Arc<AtomicBool>,
     /// Set once there is a snapshot: what comes behind it is to have a segment of its own.

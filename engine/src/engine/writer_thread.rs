@@ -5,11 +5,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select_biased};
+use crossbeam_channel::{Receiver, TryRecvError, never};
+use crossbeam_utils::sync::Parker;
 use jeton_core::sequencer::Commit;
 use jeton_log_store::{AppendError, AppendKind, LogStore, Position, StoredBatch};
 
 use super::Figures;
+use super::post::Post;
 use super::reader_thread::{LogRead, Reach};
 use super::sequencer_thread::LogEvent;
 
@@ -20,12 +22,14 @@ const FULL_RETRY: Duration = Duration::from_millis(100);
 const FULL_WARN: Duration = Duration::from_secs(10);
 pub(super) struct WriterThread {
     pub(super) store: Box<dyn LogStore>,
+    /// Where it waits for `commits` and `reads`.
+    pub(super) parker: Parker,
     /// At most one at a time.
     pub(super) commits: Receiver<Commit>,
     /// Reads of what is not closed yet.
     pub(super) reads: Receiver<LogRead>,
     pub(super) reach: Arc<Reach>,
-    pub(super) events: Sender<LogEvent>,
+    pub(super) events: Post<LogEvent>,
     pub(super) figures: Arc<Figures>,
     /// The engine is to stop: a commit that finds no space is given up.
     pub(super) is_stopping: Arc<AtomicBool>,
@@ -42,24 +46,22 @@ impl WriterThread {
         let mut open = 2;
         while open > 0 {
             // Commits first: whoever reads waits.
-            select_biased! {
-                recv(self.commits) -> commit => match commit {
-                    Ok(commit) => self.commit(commit),
-                    Err(_) => {
-                        self.commits = never();
-                        open -= 1;
-                    }
-                },
-                recv(self.reads) -> read => match read {
+            match self.commits.try_recv() {
+                Ok(commit) => self.commit(commit),
+                Err(TryRecvError::Disconnected) => {
+                    self.commits = never();
+                    open -= 1;
+                }
+                Err(TryRecvError::Empty) => match self.reads.try_recv() {
                     Ok(LogRead { reply_to, from, bytes_max }) => {
                         self.reach.answer(&reply_to, self.store.read_from(from.0, bytes_max));
                     }
-                    Err(_) => {
+                    Err(TryRecvError::Disconnected) => {
                         self.reads = never();
                         open -= 1;
                     }
+                    Err(TryRecvError::Empty) => self.parker.park_timeout(ANCHOR_EVERY),
                 },
-                default(ANCHOR_EVERY) => {}
             }
             if anchored.elapsed() >= ANCHOR_EVERY {
                 anchored = Instant::now();

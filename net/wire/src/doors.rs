@@ -58,11 +58,14 @@ pub struct QueueFull;
 
 /// The writing door, bounded. One clone lives on each shard and answers come back to that shard's queue.
 pub trait Submit: 'static {
-    /// Hands a command over.
+    /// Hands a command over. Whoever takes it may sleep on until [`Self::ring`].
     ///
     /// # Errors
     /// [`QueueFull`]: nothing was taken, the client is told to come back.
     fn submit(&self, ticket: Ticket, submission: Submission) -> Result<(), QueueFull>;
+
+    /// Wakes whoever takes commands, once for all that were submitted since the last time.
+    fn ring(&self);
 
     /// Asks for sealed batches from the one that holds event `from`, about `bytes_max` bytes of them.
     ///

@@ -102,6 +102,8 @@ impl Submit for Doors {
         self.take(ticket)
     }
 
+    fn ring(&self) {}
+
     fn read_log(&self, ticket: Ticket, _: Sequence, _: u32) -> Result<(), QueueFull> {
         self.take(ticket)
     }
