@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::slab::{Record, Tail};
+use crate::slab::{self, RECORD_WORDS, Record, Tail};
 use crate::sync::{Shared, SharedGuard, mutated};
 use crate::table::{At, Generation, Moved, Table, Unseen};
 use crate::word::{Place, State, Word};
@@ -53,14 +53,50 @@ enum Spot {
 /// A token, as it was at one moment during the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What is kept of it.
-    pub record: Record,
+    /// Its record as it was read: a validate needs a few of these words, and has no time to put them elsewhere.
+    words: [u64; RECORD_WORDS],
     /// What else is kept of it, if there is more.
     pub tail: Option<Tail>,
     /// The number that changes; 0 for a token without a tail.
     pub counter: u64,
     /// Its state bits.
     pub state: State,
+}
+
+impl Found {
+    /// What is kept of it.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record::from_words(&self.words)
+    }
+
+    /// The digest of the whole token, as four words, little-endian.
+    #[inline]
+    #[must_use]
+    pub fn digest_words(&self) -> [u64; 4] {
+        slab::digest_words(&self.words)
+    }
+
+    /// First second at which the token is no longer valid.
+    #[inline]
+    #[must_use]
+    pub fn expires_s(&self) -> u32 {
+        slab::expires_s(&self.words)
+    }
+
+    /// Its claim set.
+    #[inline]
+    #[must_use]
+    pub fn claims(&self) -> u32 {
+        slab::claims(&self.words)
+    }
+
+    /// Its subject: 31 bits.
+    #[inline]
+    #[must_use]
+    pub fn link(&self) -> u32 {
+        slab::link(&self.words)
+    }
 }
 
 impl std::fmt::Debug for Reader {
@@ -156,7 +192,7 @@ impl Pin<'_> {
     }
 
     /// The token with this id, if there is one.
-    #[inline]
+    #[inline(always)] // so that what it found is used where it was read, and never copied
     #[must_use]
     pub fn resolve(&self, id: &[u8; 16], candidate: &Candidate) -> Option<Found> {
         match candidate.0 {
@@ -176,6 +212,7 @@ impl Pin<'_> {
 
     /// The token with this id, if there is one. Searches the tables of now, not those of the pin.
     #[must_use]
+    #[inline(never)]
     pub fn lookup(&self, id: &[u8; 16]) -> Option<Found> {
         for _ in 0..RETRIES_MAX {
             // Loaded anew each time: a word seen with MOVED means that there are newer tables than those at hand.
@@ -228,16 +265,11 @@ impl From<Unseen> for Search {
 
 /// Reads the record that a word names, then looks at the word again: that second look is the moment the answer is true
 /// of. `None` if the word no longer names that record, or names one that these tables do not know.
-#[inline]
+#[inline(always)]
 fn read(tables: &Generation, table: &Table, at: At) -> Option<Found> {
     let written = tables.slab.read_whole(at.word.slot())?;
     let counter = if written.tail.is_some() { tables.slab.counter(at.word.slot()) } else { 0 };
     let now = table.load(at.position);
     let is_same = now.slot() == at.word.slot() && (mutated!(IgnoreMoved) || !now.is_moved());
-    is_same.then(|| Found {
-        record: Record::from_words(&written.words),
-        tail: written.tail,
-        counter,
-        state: now.state(),
-    })
+    is_same.then(|| Found { words: written.words, tail: written.tail, counter, state: now.state() })
 }

@@ -71,14 +71,35 @@ impl Record {
         Self {
             id,
             digest,
-            expires_s: words[6] as u32,
+            expires_s: expires_s(words),
             issued_s: (words[6] >> 32) as u32,
-            claims: words[7] as u32,
-            link: (words[7] >> 32) as u32 & !TAIL_BIT,
+            claims: claims(words),
+            link: link(words),
         }
     }
 }
 
+#[inline]
+pub(crate) fn digest_words(words: &[u64; RECORD_WORDS]) -> [u64; 4] {
+    [words[2], words[3], words[4], words[5]]
+}
+
+#[inline]
+pub(crate) fn expires_s(words: &[u64; RECORD_WORDS]) -> u32 {
+    words[6] as u32
+}
+
+#[inline]
+pub(crate) fn claims(words: &[u64; RECORD_WORDS]) -> u32 {
+    words[7] as u32
+}
+
+#[inline]
+pub(crate) fn link(words: &[u64; RECORD_WORDS]) -> u32 {
+    (words[7] >> 32) as u32 & !TAIL_BIT
+}
+
+#[inline]
 pub(crate) fn has_tail(words: &[u64; RECORD_WORDS]) -> bool {
     (words[7] >> 32) as u32 & TAIL_BIT != 0
 }
@@ -116,7 +137,7 @@ impl Segment {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, at: u32) -> [u64; RECORD_WORDS] {
         let record = self.record(at);
         std::array::from_fn(|word| record[word].load(Ordering::Relaxed))
@@ -196,14 +217,14 @@ impl Slab {
     }
 
     /// What lies at a slot; `None` if these tables know no such segment.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, slot: u32) -> Option<[u64; RECORD_WORDS]> {
         let (number, at) = self.place_of(slot);
         Some(self.segment(number)?.read(at))
     }
 
     /// The record at a slot with what belongs to it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_whole(&self, slot: u32) -> Option<Written> {
         let words = self.read(slot)?;
         let tail = if has_tail(&words) { Some(self.read(slot + 1)?) } else { None };

@@ -139,7 +139,7 @@ fn a_copy_is_the_index_of_the_moment_it_began_whatever_changes_meanwhile() {
         assert_eq!((restored.serials_used(), restored.slots_used()), (serials, slots), "seed {seed}");
         assert_eq!(restored.len(), before.len());
         for (id, (record, ..)) in &before {
-            assert_eq!(reader.pin().lookup(id).map(|found| found.record), Some(*record), "readers find it");
+            assert_eq!(reader.pin().lookup(id).map(|found| found.record()), Some(*record), "readers find it");
         }
         // It goes on as any other, until nothing is left in it.
         (0..tokens).for_each(|_| change(&mut restored, &mut numbers, tokens));

@@ -65,7 +65,7 @@ fn no_torn_publish() {
     let (mut writer, reader) = index();
     let reading = thread::spawn(move || {
         if let Some(found) = look(&reader, 1) {
-            assert_eq!(found.record, record(1, 5), "a token is seen with its whole record");
+            assert_eq!(found.record(), record(1, 5), "a token is seen with its whole record");
         }
     });
     writer.insert(&record(1, 5), None, State::NONE).unwrap();
@@ -179,8 +179,8 @@ fn a_renewal_is_old_or_new() {
     writer.insert(&record(1, 5), None, State::LIVE).unwrap();
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("a token does not vanish while it is renewed");
-        assert!(found.record == record(1, 5) || found.record == record(1, 9));
-        if found.record == record(1, 9) {
+        assert!(found.record() == record(1, 5) || found.record() == record(1, 9));
+        if found.record() == record(1, 9) {
             assert!(!found.state.is_admissible(), "revoked before it was renewed");
         }
     });
@@ -228,8 +228,11 @@ fn a_renewal_while_growing_is_old_or_new() {
     }
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("a token does not get lost while a table grows");
-        assert!(found.record == record(1, 5) || found.record == record(1, 9), "old or new");
-        assert!(found.record == record(1, 5) || !found.state.is_admissible(), "spent before it was renewed");
+        assert!(found.record() == record(1, 5) || found.record() == record(1, 9), "old or new");
+        assert!(
+            found.record() == record(1, 5) || !found.state.is_admissible(),
+            "spent before it was renewed"
+        );
     });
     writer.insert(&record(4, 5), None, State::LIVE).unwrap(); // begins to grow
     writer.step_growth(1);
@@ -261,7 +264,7 @@ fn a_token_is_found_while_its_segment_is_given_up(look: fn(&Reader, u8) -> Optio
     let reading = thread::spawn(move || {
         let found = look(&reader, 1).expect("a token does not vanish while it moves");
         let is_whole = [(record(1, 5), Some(before)), (record(1, 9), Some(after))];
-        assert!(is_whole.contains(&(found.record, found.tail)), "old or new");
+        assert!(is_whole.contains(&(found.record(), found.tail)), "old or new");
     });
     let renewed = writer.prepare(&record(1, 9), Some(&after)).unwrap();
     writer.swap(renewed);

@@ -69,8 +69,8 @@ fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<Known>> {
     let single: Vec<_> = ids.iter().map(|id| pin.lookup(id)).collect();
     assert_eq!(batch, single);
     let known = |found: Found| {
-        assert_eq!(found.tail, tail(found.record.id));
-        (found.state, found.record, found.counter)
+        assert_eq!(found.tail, tail(found.record().id));
+        (found.state, found.record(), found.counter)
     };
     batch.into_iter().map(|found| found.map(known)).collect()
 }
@@ -157,11 +157,11 @@ fn a_token_is_marked_through_any_record_it_has() {
     let (mut writer, reader) = index(10, 100, 8);
     let first = writer.insert(&record(id(1, 1), 5), None, State::LIVE).unwrap();
     let second = writer.prepare(&record(id(1, 1), 9), None).unwrap();
-    assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 5, "prepared is not yet named");
+    assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().expires_s(), 5, "prepared is not yet named");
     assert_eq!(writer.mark_owner(second, State::SPENT), Some(State::LIVE));
     assert_eq!(writer.mark_owner(first, State::NONE), Some(State::LIVE.with(State::SPENT)));
     assert_eq!(writer.swap(second), first);
-    assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().record.expires_s, 9);
+    assert_eq!(reader.pin().lookup(&id(1, 1)).unwrap().expires_s(), 9);
     assert_eq!(writer.mark_owner(second, State::REVOKED), Some(State::LIVE.with(State::SPENT)));
     assert_eq!(writer.find(&id(1, 1)).unwrap().state, State::LIVE.with(State::SPENT).with(State::REVOKED));
     assert_eq!(writer.mark_owner(1 << 20, State::REVOKED), None);
@@ -176,7 +176,7 @@ fn a_full_index_says_so_and_keeps_what_it_has() {
     }
     assert_eq!(writer.insert(&record(id(1, 3), 5), None, State::LIVE), Err(IndexFull::Configured));
     assert_eq!(writer.prepare(&record(id(1, 0), 6), None), Err(IndexFull::Configured));
-    assert_eq!(reader.pin().lookup(&id(1, 0)).unwrap().record.expires_s, 5);
+    assert_eq!(reader.pin().lookup(&id(1, 0)).unwrap().expires_s(), 5);
     assert_eq!(reader.pin().lookup(&id(1, 3)), None);
     writer.remove(&id(1, 0)).unwrap();
     assert!(
@@ -212,7 +212,7 @@ fn memory_follows_the_tokens_through_churn() {
     let pin = reader.pin();
     for at in (0..ROUNDS * LIVE).step_by(100) {
         let found = pin.lookup(&scattered(at)).expect("it was never removed");
-        assert_eq!((found.record.expires_s, found.tail), (5, Some([at; 8])));
+        assert_eq!((found.record().expires_s, found.tail), (5, Some([at; 8])));
     }
     assert_eq!(pin.lookup(&scattered(1)), None);
     drop(pin);
@@ -302,7 +302,7 @@ fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_all_moves
                     let found = seen_by_reader_once(&reader, &scattered(at));
                     if at < live {
                         let found = found.expect("a published token is found");
-                        assert_eq!(found.record.digest, [found.record.id[0]; 32]);
+                        assert_eq!(found.record().digest, [found.record().id[0]; 32]);
                         assert!(found.state.contains(State::LIVE));
                         assert!(at >= dead || found.state.contains(State::REVOKED), "a revoke stays");
                     }

@@ -84,3 +84,15 @@ proptest! {
         let _ = Token::parse(&text);
     }
 }
+
+#[test]
+fn a_digest_has_its_own_words_and_none_that_differ_in_any_bit() {
+    let digest: [u8; 32] = std::array::from_fn(|at| (at * 37 + 11) as u8);
+    let words = std::array::from_fn(|at| u64::from_le_bytes(digest.as_chunks::<8>().0[at]));
+    assert!(has_digest_words(&digest, words));
+    for bit in 0..256 {
+        let mut other = words;
+        other[bit / 64] ^= 1 << (bit % 64);
+        assert!(!has_digest_words(&digest, other), "bit {bit}");
+    }
+}
