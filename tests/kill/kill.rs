@@ -92,11 +92,12 @@ pub async fn kill(plan: Plan) -> Result<Report, String> {
             let kept = dir.keep();
             format!(
                 "{what}\nseed {}, log from round {round} on; its directory is kept: {}\n\
-                 cargo run -p jeton-tests --bin kill -- --seed {} --rounds {}",
+                 cargo run -p jeton-tests --bin kill -- --seed {} --rounds {} --rounds-per-log {}",
                 plan.seed,
                 kept.display(),
                 plan.seed,
-                plan.rounds
+                plan.rounds,
+                plan.rounds_per_log
             )
         })?;
         println!("{round} rounds: {report:?}");
