@@ -14,7 +14,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::batch::{ChainEnd, SealedBatch, fitting, seal};
+use crate::batch::{ChainEnd, SealedBatch};
 use crate::command::{Command, Submission};
 use crate::event::{Entry, Event, Fact};
 use crate::mutation::{limit, mutated};
@@ -25,6 +25,9 @@ use crate::rights::Rights;
 use crate::snapshot::{SnapshotCut, SnapshotPiece};
 use crate::state::{Decided, Entropy, Publication, State};
 use crate::time::Millis;
+
+pub use unsealed::COMMIT_BATCHES_MAX;
+use unsealed::Unsealed;
 
 /// Events assigned and not yet durable; past that a command is answered `Busy`.
 pub const EVENTS_IN_FLIGHT_MAX: usize = 1 << 16;
@@ -41,8 +44,6 @@ pub const ANSWERS_AHEAD_MAX: usize = 4_096;
 /// Of what is in flight and held, the part kept for commands that take something from somebody: whoever issues as fast as the server lets him
 /// is busy with himself, and never keeps anybody from revoking.
 pub const TAKING_SHARE: usize = 8;
-/// Batches in one commit, and then as many as the last command takes.
-pub const COMMIT_BATCHES_MAX: usize = 512;
 /// Tokens that a revoke by subject marks at a time: about a millisecond, so that nothing waits long behind it.
 const MARK_STEP: usize = 4_096;
 const BUSY_RETRY_MS: u32 = 5;
@@ -95,14 +96,6 @@ impl Commit {
     }
 }
 
-/// An event on its way into a batch.
-struct Unsealed {
-    time: Millis,
-    entry: Entry,
-    /// Whether it is the last event of its command.
-    ends_command: bool,
-}
-
 /// An answer that waits until `basis` is published.
 struct Held<T> {
     basis: Sequence,
@@ -118,9 +111,7 @@ pub struct Sequencer<T> {
     end: ChainEnd,
     watermarks: Watermarks,
     /// Assigned, not yet sealed.
-    unsealed: VecDeque<Unsealed>,
-    /// Commands of which the last event is in there.
-    unsealed_commands: usize,
+    unsealed: Unsealed,
     /// To be published when durable.
     publications: VecDeque<(Sequence, Publication)>,
     held: VecDeque<Held<T>>,
@@ -154,8 +145,7 @@ impl<T> Sequencer<T> {
             registry,
             end,
             watermarks: Watermarks { assigned: at, appended: at, durable: at, published: at, replied: at },
-            unsealed: VecDeque::new(),
-            unsealed_commands: 0,
+            unsealed: Unsealed::default(),
             publications: VecDeque::new(),
             held: VecDeque::new(),
             ready: VecDeque::new(),
@@ -182,7 +172,7 @@ impl<T> Sequencer<T> {
 
     /// What was assigned and not handed to the log yet, oldest first.
     pub fn unsealed(&self) -> impl Iterator<Item = &Entry> {
-        self.unsealed.iter().map(|unsealed| &unsealed.entry)
+        self.unsealed.entries()
     }
 
     /// Answers held until the log has what they rest on.
@@ -215,7 +205,7 @@ impl<T> Sequencer<T> {
     #[must_use]
     pub fn is_ahead(&self) -> bool {
         self.unsealed.len() >= limit!(events_ahead, EVENTS_AHEAD_MAX)
-            || self.unsealed_commands >= COMMANDS_AHEAD_MAX
+            || self.unsealed.commands() >= COMMANDS_AHEAD_MAX
             || self.held.len() >= ANSWERS_AHEAD_MAX
     }
 
@@ -323,9 +313,7 @@ impl<T> Sequencer<T> {
                 publication.iter().for_each(|publication| self.state.publish(publication));
             }
             self.publications.extend(publication.map(|publication| (sequence, publication)));
-            let ends_command = entries.peek().is_none();
-            self.unsealed_commands += usize::from(ends_command);
-            self.unsealed.push_back(Unsealed { time, entry, ends_command });
+            self.unsealed.push(time, entry, entries.peek().is_none());
         }
     }
 
@@ -386,8 +374,7 @@ impl<T> Sequencer<T> {
     pub fn handle_failure(&mut self) {
         self.has_failed = true;
         self.registry.set_log_failed();
-        self.unsealed.clear();
-        self.unsealed_commands = 0;
+        self.unsealed = Unsealed::default();
         self.publications.clear();
         let sequence = self.watermarks.published;
         if mutated!(FailureAcknowledged) {
@@ -419,40 +406,9 @@ impl<T> Sequencer<T> {
         if self.has_failed || self.unsealed.is_empty() {
             return None;
         }
-        let behind = self.end;
-        let mut batches = Vec::new();
-        let mut denies = false;
-        let mut is_whole = true;
-        while let Some(first) = self.unsealed.front() {
-            // A commit is all or nothing: a command that does not end with it could be cut in two by a crash.
-            if batches.len() >= limit!(commit_batches, COMMIT_BATCHES_MAX) && is_whole {
-                break;
-            }
-            let time = first.time;
-            let count = self.next_batch(time);
-            is_whole = self.unsealed[count - 1].ends_command;
-            let ended = &mut self.unsealed_commands;
-            let entries = self.unsealed.drain(..count).map(|unsealed| {
-                *ended -= usize::from(unsealed.ends_command);
-                unsealed.entry
-            });
-            let entries = entries.inspect(|entry| denies |= entry.event.fact.denies());
-            batches.push(seal(&mut self.end, time, entries));
-        }
+        let commit = self.unsealed.seal_commit(&mut self.end);
         self.watermarks.appended = self.end.sequence;
-        Some(Commit { behind, batches, denies })
-    }
-
-    /// How many events the next batch takes: all of one time, as many as fit, whole commands only unless the first one
-    /// takes more than a batch by itself.
-    fn next_batch(&self, time: Millis) -> usize {
-        let same_time = self.unsealed.iter().take_while(|unsealed| unsealed.time == time);
-        let count = fitting(same_time.map(|unsealed| &unsealed.entry));
-        if mutated!(CommandCutInTwo) {
-            return 1;
-        }
-        let whole = self.unsealed.iter().take(count).rposition(|unsealed| unsealed.ends_command);
-        whole.map_or(count, |last| last + 1)
+        Some(commit)
     }
 
     /// Begins a snapshot of what was decided so far. `None` if there is nothing to be cut off right now: while something waits
@@ -496,6 +452,8 @@ impl<T> Sequencer<T> {
         self.ready.pop_front()
     }
 }
+
+mod unsealed;
 
 #[cfg(test)]
 mod tests;
