@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use crossbeam_utils::sync::Unparker;
 use jeton_core::numbers::Sequence;
 use jeton_core::registry::Registry;
@@ -108,6 +108,11 @@ pub(super) fn set_up(
     Ok((orders, desk, thread.spawn(move || writing.run())?))
 }
 
+/// What comes of a snapshot if that thread has panicked: everything else goes on without one.
+fn gone() -> SnapshotResult {
+    Err("the thread that writes snapshots is gone: it panicked, see the server's messages; a restart brings it back".to_owned())
+}
+
 impl SnapshotDesk {
     /// Somebody asks for a snapshot.
     fn order(&mut self, reply_to: ReplyTo) {
@@ -161,8 +166,13 @@ impl SnapshotDesk {
             Phase::Copying => self.copy(sequencer),
             Phase::Writing => {}
         }
-        if let Ok(result) = self.results.try_recv() {
-            self.handle_result(&result, sequencer, figures);
+        match self.results.try_recv() {
+            Ok(result) => self.handle_result(&result, sequencer, figures),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => match self.phase {
+                Phase::Idle | Phase::Due => {}
+                Phase::Copying | Phase::Writing => self.handle_result(&gone(), sequencer, figures),
+            },
         }
     }
 
@@ -184,11 +194,7 @@ impl SnapshotDesk {
         self.phase = Phase::Copying;
         // There is room: of the one before nothing is under way any more.
         if self.pieces.try_send(SnapshotInput::Begin(Box::new(cut))).is_err() {
-            self.handle_result(
-                &Err("the thread that writes snapshots is gone".to_owned()),
-                sequencer,
-                figures,
-            );
+            self.handle_result(&gone(), sequencer, figures);
         }
     }
 
@@ -241,5 +247,66 @@ impl SnapshotDesk {
             reply_to.send(DoorReply::Snapshot(Err("the server stops".to_owned())));
             reply_to.ring();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_utils::sync::Parker;
+    use jeton_core::batch::ChainEnd;
+    use jeton_core::numbers::{LogId, Partition};
+    use jeton_core::state::{State, StateConfig};
+    use jeton_core::time::Millis;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_in_a_snapshot_fails_it_and_leaves_nothing_to_be_done() {
+        let state = StateConfig {
+            tokens_initial: 100,
+            tokens_max: 100_000,
+            huge_pages: false,
+            ..StateConfig::default()
+        };
+        let (log, partition) = (LogId([1; 16]), Partition::default());
+        let (state, _reader) = State::new(log, partition, state).unwrap();
+        let mut sequencer = Sequencer::new(state, ChainEnd::genesis(log, partition));
+        sequencer.handle_creation("test:admin", Millis(1));
+        let commit = sequencer.poll_commit().unwrap();
+        sequencer.handle_durable(commit.last());
+        let figures = Figures::default();
+        for pieces_taken in [0, 1] {
+            let (pieces, piece_receiver) = bounded(PIECES_MAX);
+            let (order_sender, orders) = bounded(ORDERS_MAX);
+            let (result_sender, results) = Post::bounded(1, Parker::new().unparker());
+            let mut desk = SnapshotDesk {
+                schedule: SnapshotSchedule::NEVER,
+                orders,
+                pieces,
+                results,
+                phase: Phase::Idle,
+                next: Vec::new(),
+                waiting: Vec::new(),
+                held: None,
+                last: (0, Sequence(0), Instant::now()),
+            };
+            let thread = std::thread::spawn(move || {
+                let _dropped = result_sender;
+                (0..=pieces_taken).for_each(|_| drop(piece_receiver.recv()));
+            });
+            let (reply_sender, reply) = bounded(1);
+            order_sender.send(ReplyTo::Channel(reply_sender)).unwrap();
+            desk.turn(&mut sequencer, &figures);
+            assert_eq!(desk.phase, Phase::Copying);
+            if pieces_taken == 1 {
+                desk.turn(&mut sequencer, &figures);
+            }
+            thread.join().unwrap();
+            desk.turn(&mut sequencer, &figures);
+            let DoorReply::Snapshot(Err(words)) = reply.try_recv().unwrap() else { panic!("it has one") };
+            assert!(words.contains("is gone"), "{words}");
+            assert_eq!((desk.phase, desk.has_work()), (Phase::Idle, false));
+        }
+        assert_eq!(figures.snapshots_failed.load(Relaxed), 2);
     }
 }
