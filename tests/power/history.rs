@@ -12,6 +12,36 @@ const BATCH_BYTES_MAX: u64 = 6_900;
 /// What a read brings at a time.
 const PAGE_BYTES: usize = 1 << 20;
 
+/// What a commit is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// As they come: most are small, some have a batch as large as there are, and one in forty is as large as half a segment
+    /// of sled's own.
+    Mixed,
+    /// Some 25 KB in four batches: several pages of a file that no later commit writes to.
+    Large,
+    /// A single batch as large as there are: the store commits it in another way than several.
+    OneBatch,
+    /// A single batch of a few events, in a page that the next commit writes to as well.
+    Small,
+}
+
+impl Size {
+    /// How many batches, and the bytes of each.
+    fn draw(self, rng: &mut Rng) -> (u64, Range<u64>) {
+        match self {
+            Self::Mixed => match rng.below(40) {
+                0 => (rng.within(20..45), 0..BATCH_BYTES_MAX),
+                1..=8 => (rng.within(1..4), 0..BATCH_BYTES_MAX),
+                _ => (rng.within(1..3), 0..1_000),
+            },
+            Self::Large => (4, 6_000..BATCH_BYTES_MAX),
+            Self::OneBatch => (1, 6_000..BATCH_BYTES_MAX),
+            Self::Small => (1, 0..400),
+        }
+    }
+}
+
 /// Commits in order, each of one or more batches.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -19,31 +49,16 @@ pub struct History {
 }
 
 impl History {
-    /// So many commits. Most are small, some have a batch as large as there are, and one in forty is as large as half a
-    /// segment of sled's own.
+    /// Commits of these sizes.
     #[must_use]
-    pub fn mixed(seed: u64, commits: usize) -> Self {
-        Self::of(seed, commits, |rng| match rng.below(40) {
-            0 => (rng.within(20..45), 0..BATCH_BYTES_MAX),
-            1..=8 => (rng.within(1..4), 0..BATCH_BYTES_MAX),
-            _ => (rng.within(1..3), 0..1_000),
-        })
-    }
-
-    /// So many commits of some 25 KB each: several pages of a file that no later commit writes to.
-    #[must_use]
-    pub fn large(seed: u64, commits: usize) -> Self {
-        Self::of(seed, commits, |_| (4, 6_000..BATCH_BYTES_MAX))
-    }
-
-    fn of(seed: u64, commits: usize, sizes: impl Fn(&mut Rng) -> (u64, Range<u64>)) -> Self {
+    pub fn new(seed: u64, sizes: impl Iterator<Item = Size>) -> Self {
         let mut rng = Rng::new(seed);
         let mut end = Position::START;
-        let commit = |_| {
-            let (batches, bytes) = sizes(&mut rng);
+        let commit = |size: Size| {
+            let (batches, bytes) = size.draw(&mut rng);
             (0..batches).map(|_| batch(&mut rng, &mut end, bytes.clone())).collect()
         };
-        Self { commits: (0..commits).map(commit).collect() }
+        Self { commits: sizes.map(commit).collect() }
     }
 
     /// A commit, from 0 on.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jeton_log_store::{AppendError, AppendKind, LogStore as _, Options, SledStore};
 
-use super::history::History;
+use super::history::{History, Size};
 use crate::sim::rng::Rng;
 
 /// The log's id in every script.
@@ -27,8 +27,8 @@ pub enum Step {
     SegmentBytes(u64),
     /// Opens the log, reads it, and makes it ready to be written.
     Open,
-    /// Appends the next commit.
-    Append,
+    /// Appends the next commit, which has this size.
+    Append(Size),
     /// Syncs the anchor, as the engine does each second.
     SyncAnchor,
     /// Removes the segments before the last so many commits.
@@ -50,8 +50,6 @@ pub struct Script {
     pub seed: u64,
     /// In order.
     pub steps: Vec<Step>,
-    /// Each commit is several pages.
-    pub is_large: bool,
 }
 
 /// Sizes of a script's store.
@@ -67,7 +65,7 @@ impl Script {
         let mut rng = Rng::new(seed ^ 0x11fe);
         let mut steps = vec![Step::SegmentBytes(*rng.pick(&[256 << 10, 1 << 20, 3 << 20])), Step::Open];
         for number in 1..=commits {
-            steps.push(Step::Append);
+            steps.push(Step::Append(Size::Mixed));
             if rng.one_in(6) {
                 steps.push(Step::SyncAnchor);
             }
@@ -79,7 +77,7 @@ impl Script {
             }
         }
         steps.push(Step::Close);
-        Self { seed, steps, is_large: false }
+        Self { seed, steps }
     }
 
     /// Each thing that a store does to its files, under a mark of its own.
@@ -91,9 +89,14 @@ impl Script {
             Step::Phase("first start"),
             Step::Open,
             Step::Phase("first commit"),
-            Step::Append,
+            Step::Append(Size::Large),
             Step::Phase("commit"),
-            Step::Append,
+            Step::Append(Size::Large),
+            Step::Phase("commit of one batch"),
+            Step::Append(Size::OneBatch),
+            Step::Phase("small commit"),
+            Step::Append(Size::Small),
+            Step::Append(Size::Small),
             Step::Phase("each second"),
             Step::SyncAnchor,
             Step::Phase("end"),
@@ -102,39 +105,42 @@ impl Script {
             Step::Phase("restart"),
             Step::Open,
             Step::Phase("rotation"),
-            Step::Append,
-            Step::Append,
+            Step::Append(Size::Large),
+            Step::Append(Size::Large),
             Step::Phase("trim"),
             Step::TrimTo(1),
             Step::Phase(ASIDE),
-            Step::Append,
+            Step::Append(Size::Large),
             Step::Close,
             Step::LeaveRotation,
             Step::Phase("restart in a rotation"),
             Step::Open,
-            Step::Append,
+            Step::Append(Size::Large),
             Step::Phase(ASIDE),
             Step::Close,
             large,
             Step::Open, // sled writes a snapshot when it opens
-            Step::Append,
+            Step::Append(Size::Large),
             Step::Close,
             Step::DamageSnapshot,
             Step::Phase("restart with a damaged snapshot"),
             Step::Open,
-            Step::Append,
+            Step::Append(Size::Large),
             Step::Phase(ASIDE),
-            Step::Append,
+            Step::Append(Size::Large),
             Step::Close,
         ];
-        Self { seed: 1, steps, is_large: true }
+        Self { seed: 1, steps }
     }
 
     /// What it appends at most, and one commit more for whoever goes on behind it.
     #[must_use]
     pub fn history(&self) -> History {
-        let commits = self.steps.iter().filter(|step| **step == Step::Append).count() + 1;
-        if self.is_large { History::large(self.seed, commits) } else { History::mixed(self.seed, commits) }
+        let sizes = self.steps.iter().filter_map(|step| match step {
+            Step::Append(size) => Some(*size),
+            _ => None,
+        });
+        History::new(self.seed, sizes.chain([Size::Mixed]))
     }
 
     /// The largest segment size in it.
@@ -193,7 +199,7 @@ impl Driver<'_> {
                 Ok(())
             }
             Step::Open => self.open(),
-            Step::Append => self.append(),
+            Step::Append(_) => self.append(),
             Step::SyncAnchor => {
                 let synced = self.store().sync_anchor();
                 self.unless_poisoned("sync", synced)
