@@ -68,8 +68,10 @@ fn run_on(input: &mut Unstructured<'_>) -> Result<()> {
     );
     let (state, reader, end) = replay.finish().expect("there is no anchor");
     let view = View::new(reader, state.registry().clone());
-    read_all(&view, time, &known);
-    commands::carry_on(Sequencer::new(state, end), &view, &mut known, time, input)
+    // No clock of a server is behind its log: what was dead at an event, and so was not renewed, is dead now.
+    let now = time.max(state.last_time());
+    read_all(&view, now, &known);
+    commands::carry_on(Sequencer::new(state, end), &view, &mut known, now, input)
 }
 
 /// Applies a batch as a replay does, events of single tokens twice.
