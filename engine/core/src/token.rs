@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 mod digest;
 mod text;
 
-pub use digest::{DIGEST_BATCH, Digest, digest, digest_batch, digests_equal, has_digest_words};
+pub use digest::{DIGEST_BATCH, Digest, Digester, digest, digest_batch, digests_equal, has_digest_words};
 pub use text::{TOKEN_TEXT_BYTES, TokenError};
 
 /// The public half of a token: it names the token, to administrators and in the log, and opens nothing.

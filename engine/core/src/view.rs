@@ -17,13 +17,13 @@ use crate::numbers::{ClaimsNo, SubjectNo, TenantNo};
 use crate::registry::{ClaimSet, Registry};
 use crate::rights::{Caller, Rights};
 use crate::time::{Millis, Seconds};
-use crate::token::{TokenId, digest_batch, has_digest_words};
+use crate::token::{DIGEST_BATCH, Digester, TokenId, has_digest_words};
 use crate::verdict::{Answer, Verdict};
 
 /// Tokens that are looked up together: as many as are hashed at a time. More cache lines than those of 16 tokens are asked for in
 /// vain: at 10 M tokens one cost 76 ns in chunks of 16 and 99 in chunks of 64 (`benches/validate.rs`). For the same reason a
 /// chunk is not looked up while the one before is judged: 83 ns instead of 67.
-const CHUNK_TOKENS: usize = 16;
+const CHUNK_TOKENS: usize = DIGEST_BATCH;
 
 /// What readers see.
 #[derive(Clone, Debug)]
@@ -34,13 +34,13 @@ pub struct View {
 
 /// Room for one chunk, reused so that a validate allocates nothing.
 struct Scratch {
-    digests: [[u8; 32]; CHUNK_TOKENS],
+    digester: Digester,
     candidates: [Candidate; CHUNK_TOKENS],
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const {
-        RefCell::new(Scratch { digests: [[0; 32]; CHUNK_TOKENS], candidates: [Candidate::NOWHERE; CHUNK_TOKENS] })
+        RefCell::new(Scratch { digester: Digester::new(), candidates: [Candidate::NOWHERE; CHUNK_TOKENS] })
     };
 }
 
@@ -91,12 +91,12 @@ impl View {
         SCRATCH.with_borrow_mut(|scratch| {
             for (chunk_at, chunk) in tokens.chunks(CHUNK_TOKENS).enumerate() {
                 pin.prefetch(chunk.iter().map(id_of));
-                digest_batch(chunk, &mut scratch.digests); // while the cache lines are on their way
+                let digests = scratch.digester.digest(chunk); // while the cache lines are on their way
                 pin.locate(chunk.iter().map(id_of), &mut scratch.candidates);
                 for (at, token) in chunk.iter().enumerate() {
                     let check = checks.at(chunk_at * CHUNK_TOKENS + at);
                     let found = pin.resolve(id_of(token), &scratch.candidates[at]);
-                    answers.push(self.answer(caller, now, found.as_ref(), &scratch.digests[at], check));
+                    answers.push(self.answer(caller, now, found.as_ref(), &digests[at], check));
                 }
             }
         });
