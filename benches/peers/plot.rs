@@ -40,7 +40,7 @@ pub(crate) fn draw(measured: &Measured) -> String {
          <rect class=\"c0\" x=\"10\" y=\"28\" width=\"12\" height=\"10\"/><text x=\"28\" y=\"38\">of Redis plaintext</text>\n\
          <rect class=\"c1\" x=\"170\" y=\"28\" width=\"12\" height=\"10\"/><text x=\"188\" y=\"38\">of Redis TLS</text>\n\
          <rect class=\"c2\" x=\"300\" y=\"28\" width=\"12\" height=\"10\"/>\
-         <text x=\"318\" y=\"38\">of Redis TLS, with large datagrams</text>\n"
+         <text x=\"318\" y=\"38\">of Redis TLS, with datagrams of 1,452</text>\n"
     );
     for (number, (shape, bars)) in SHAPES.iter().zip(&ratios).enumerate() {
         let top = TOP + GROUP * number as f64 + 8.0;

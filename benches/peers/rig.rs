@@ -40,7 +40,7 @@ pub(crate) struct Rig {
     generator_cores: String,
     tokens: u32,
     jeton: Process,
-    jeton_large: Process,
+    jeton_small: Process,
     redis: Process,
     redis_tls: Process,
     ports: [u16; 2],
@@ -106,14 +106,14 @@ impl Rig {
         let binaries = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
         let dir = tempfile::tempdir()?;
         let core = server_core.to_string();
-        let jeton = Self::jeton(&binaries, &dir.path().join("jeton"), &core, false)?;
-        let jeton_large = Self::jeton(&binaries, &dir.path().join("jeton-large"), &core, true)?;
+        let jeton = Self::jeton(&binaries, &dir.path().join("jeton"), &core, true)?;
+        let jeton_small = Self::jeton(&binaries, &dir.path().join("jeton-small"), &core, false)?;
         let ports = [free_port()?, free_port()?];
         let redis = Self::redis(dir.path(), &core, ports[0], false)?;
         let redis_tls = Self::redis(dir.path(), &core, ports[1], true)?;
         let generator_cores = generator_cores.to_owned();
         let rig =
-            Self { dir, binaries, generator_cores, tokens, jeton, jeton_large, redis, redis_tls, ports };
+            Self { dir, binaries, generator_cores, tokens, jeton, jeton_small, redis, redis_tls, ports };
         // The first run of each fills its key space, which later ones read from a file.
         for peer in crate::shapes::PEERS {
             rig.measure(peer, &crate::shapes::SHAPES[0], 1)?;
@@ -174,9 +174,10 @@ impl Rig {
                 command.arg("--data").arg(self.dir.path().join("jeton"));
                 self.jeton.0.id()
             }
-            Peer::JetonLarge => {
-                command.arg("--large-datagrams").arg("--data").arg(self.dir.path().join("jeton-large"));
-                self.jeton_large.0.id()
+            Peer::JetonSmall => {
+                command.args(["--large-datagrams", "false"]);
+                command.arg("--data").arg(self.dir.path().join("jeton-small"));
+                self.jeton_small.0.id()
             }
             Peer::Redis => {
                 command.args(["--peer", &format!("redis://127.0.0.1:{}", self.ports[0])]);

@@ -33,9 +33,9 @@ pub(crate) struct Target {
     server_name: String,
     #[command(flatten)]
     remote: Remote,
-    /// The network carries datagrams of 8,900 bytes, and the server was told so (`large_datagrams`).
-    #[arg(long)]
-    large_datagrams: bool,
+    /// Look for datagrams of up to 8,900 bytes, which loopback and jumbo frames carry (the default), or of 1,452 at most.
+    #[arg(long, value_name = "BOOL")]
+    large_datagrams: Option<bool>,
     /// The server's process, to measure its CPU time and memory; that of the data directory if not given.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
@@ -65,7 +65,7 @@ impl Server {
         target.remote.check()?;
         target.remote.check_credentials()?;
         ensure!(
-            target.remote.peer.is_none() || !target.large_datagrams,
+            target.remote.peer.is_none() || target.large_datagrams.is_none(),
             "--large-datagrams is of no use with --peer: only Jeton has datagrams"
         );
         let pid = target.server_pid.or_else(|| target.pid());
@@ -84,7 +84,7 @@ impl Server {
             target.address()?,
             target.server_name.clone(),
             target.credentials()?,
-            target.large_datagrams,
+            target.large_datagrams.unwrap_or(true),
         )?;
         Ok(Self { at: At::Jeton(address), pid, cores: target.cores()? })
     }

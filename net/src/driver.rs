@@ -20,6 +20,7 @@ use quinn_proto::{
 };
 use rustc_hash::FxHashMap;
 
+use config::TRANSMIT_BYTES_MAX;
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
 pub use io::{ConnId, DriverEvent, Origin, Read, Transmit};
 
@@ -433,7 +434,10 @@ impl Driver {
                 self.dirty.pop_front();
                 continue;
             };
-            if let Some(transmit) = conn.inner.poll_transmit(now, self.limits.segments_max, buffer) {
+            let fitting = TRANSMIT_BYTES_MAX / usize::from(conn.inner.current_mtu());
+            if let Some(transmit) =
+                conn.inner.poll_transmit(now, self.limits.segments_max.clamp(1, fitting), buffer)
+            {
                 return Some(Transmit::of(&transmit));
             }
             self.dirty.pop_front();

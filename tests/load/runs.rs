@@ -265,16 +265,16 @@ fn a_trace_has_tokens_enough_for_all_its_revokes() {
 }
 
 #[test]
-fn workers_stay_on_their_cores_and_large_datagrams_are_understood() {
+fn workers_stay_on_their_cores_and_small_datagrams_are_understood() {
     let dir = tempfile::tempdir().unwrap();
-    let large = [("JETON_LARGE_DATAGRAMS", "true")];
-    let _server = Server::start_with(dir.path(), "127.0.0.1:0", &large);
-    let flags =
-        ["--large-datagrams", "--closed", "--workers", "2", "--mix", "validate=100", "--batch", "256"];
+    let small = [("JETON_LARGE_DATAGRAMS", "false")];
+    let _server = Server::start_with(dir.path(), "127.0.0.1:0", &small);
+    let flags = ["--large-datagrams", "false", "--closed", "--workers", "2"];
     assert_refused(&short(dir.path(), &["--cores", "0,1023"]), "--cores names 1023: there are ");
     let running =
         command(dir.path(), &["run", "--json", "--tokens", "2000", "--duration", "3s", "--cores", "0"])
             .args(flags)
+            .args(["--mix", "validate=100", "--batch", "256"])
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
             .spawn()

@@ -84,7 +84,7 @@ pub struct Config {
     pub busy_retries_max: u32,
     /// Claim sets and subjects remembered, each.
     pub cache_max: usize,
-    /// Whether the network carries jumbo frames.
+    /// Whether to look for datagrams of up to 8,900 bytes, which loopback and jumbo frames carry, or of 1,452 at most.
     pub large_datagrams: bool,
 }
 
@@ -102,7 +102,7 @@ impl Config {
             coalesce: Some(Coalesce::DEFAULT),
             busy_retries_max: 8,
             cache_max: 10_000,
-            large_datagrams: false,
+            large_datagrams: true,
         }
     }
 }

@@ -28,7 +28,7 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(3);
 /// What one read takes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The largest datagram taken, and sent where jumbo frames are said to pass.
+/// The largest datagram taken, and the largest that discovery tries.
 const LARGE_DATAGRAM_BYTES: u16 = 8_900;
 
 /// Where a frame has its request id.

@@ -24,11 +24,11 @@ const INCOMING_MAX: usize = 1_024;
 const INCOMING_BYTES_MAX: u64 = 16 * 1024;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
 /// What one system call sends: beyond this the kernel refuses.
-const TRANSMIT_BYTES_MAX: usize = 65_000;
-/// The largest datagram that discovery tries on an ordinary network. Connections begin with QUIC's least of 1,200 bytes:
-/// a larger first guess costs a second where a tunnel carries less.
+pub(super) const TRANSMIT_BYTES_MAX: usize = 65_000;
+/// The largest datagram that discovery (RFC 8899) tries, if it is not to look for jumbo frames. Connections begin with QUIC's
+/// least of 1,200 bytes: a larger first guess costs a second where a tunnel carries less.
 const MTU: u16 = 1_452;
-/// The largest that it tries where jumbo frames are said to pass.
+/// The largest that it tries otherwise (docs/decisions/0013-large-datagrams.md).
 const MTU_LARGE: u16 = 8_900;
 
 const _: () = assert!(STREAMS_MAX <= 128, "each allowed stream costs every handshake");
@@ -79,7 +79,7 @@ pub struct DriverConfig {
     pub shard: u8,
     /// How many shards there are.
     pub shards: u8,
-    /// Whether the network carries jumbo frames: larger datagrams, twice the rate.
+    /// Whether to look for datagrams of up to 8,900 bytes, which loopback and jumbo frames carry, or of 1,452 at most.
     pub large_datagrams: bool,
     /// What stateless resets (RFC 9000, section 10.3) are made of. A server that is given the same after a restart
     /// tells clients of its predecessor at once that their connections are gone; they would find out by silence only.
@@ -132,7 +132,7 @@ impl DriverConfig {
             limits: Limits::default(),
             shard: 0,
             shards: 1,
-            large_datagrams: false,
+            large_datagrams: true,
             reset_key: None,
             seed: None,
         }
@@ -154,10 +154,7 @@ impl DriverConfig {
         config.rng_seed(self.seed);
         config.max_udp_payload_size(MTU_LARGE).expect("it is above the least that QUIC allows");
         let server = self.server.map(|tls| server_config(tls, self.large_datagrams)).transpose()?;
-        let mtu = usize::from(if self.large_datagrams { MTU_LARGE } else { MTU });
-        let segments_max = self.limits.segments_max.clamp(1, TRANSMIT_BYTES_MAX / mtu);
-        let limits = Limits { segments_max, ..self.limits };
-        Ok((Endpoint::new(Arc::new(config), server.map(Arc::new), true, self.seed), limits))
+        Ok((Endpoint::new(Arc::new(config), server.map(Arc::new), true, self.seed), self.limits))
     }
 }
 

@@ -49,6 +49,8 @@ struct Weather {
     reordering: u64,
     /// Nothing gets through at all.
     is_cut: bool,
+    /// The largest datagram that gets through; `None` for any.
+    carries: Option<usize>,
 }
 
 struct Net {
@@ -63,6 +65,8 @@ struct Net {
     server_events: Vec<DriverEvent>,
     client_events: Vec<DriverEvent>,
     server_sent_bytes: usize,
+    /// The largest datagram that got through, and the most bytes of one transmit.
+    largest: (usize, usize),
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -95,6 +99,7 @@ impl Net {
             server_events: Vec::new(),
             client_events: Vec::new(),
             server_sent_bytes: 0,
+            largest: (0, 0),
         }
     }
 
@@ -110,9 +115,11 @@ impl Net {
     }
 
     fn launch(&mut self, to_server: bool, datagram: &[u8]) {
-        if self.weather.is_cut || self.chance(self.weather.loss) {
+        let is_too_large = self.weather.carries.is_some_and(|carries| datagram.len() > carries);
+        if self.weather.is_cut || is_too_large || self.chance(self.weather.loss) {
             return;
         }
+        self.largest.0 = self.largest.0.max(datagram.len());
         let copies = if self.chance(self.weather.duplication) { 2 } else { 1 };
         for _ in 0..copies {
             let delay = if self.chance(self.weather.reordering) { LATENCY * 3 } else { LATENCY };
@@ -134,6 +141,7 @@ impl Net {
                     .chunks(transmit.segment_size.unwrap_or(transmit.size))
                     .map(<[u8]>::to_vec)
                     .collect();
+                self.largest.1 = self.largest.1.max(transmit.size);
                 self.server_sent_bytes += if to_server { 0 } else { transmit.size };
                 datagrams.iter().for_each(|datagram| self.launch(to_server, datagram));
             }
@@ -255,6 +263,27 @@ fn streams_survive_loss() {
 #[test]
 fn streams_survive_reordering_and_duplication() {
     echoes(Weather { reordering: 30, duplication: 20, ..Weather::default() });
+}
+
+#[test]
+fn datagrams_grow_to_what_the_path_carries_and_shrink_when_it_carries_less() {
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|at| at as u8).collect();
+    for (carries, expected) in [(None, 8_900), (Some(1_472), 1_440), (Some(1_252), 1_200)] {
+        let mut net = Net::new(Weather { carries, ..Weather::default() });
+        let conn = net.connect();
+        net.run(Duration::from_secs(1));
+        let began = net.now;
+        assert!(net.echo(conn, &bytes) == bytes, "what comes back is what was sent");
+        assert!(net.now - began < Duration::from_secs(3), "{carries:?}: {:?}", net.now - began);
+        let (datagram, transmit) = net.largest;
+        assert!(datagram >= expected, "{carries:?}: {datagram} bytes are the most that got through");
+        assert!(transmit <= TRANSMIT_BYTES_MAX, "{transmit} bytes at a time are refused by the kernel");
+        assert!(transmit > 5 * datagram, "{carries:?}: {transmit} bytes at most of one transmit");
+        // A route that changes.
+        net.weather.carries = Some(1_300);
+        assert!(net.echo(conn, &bytes) == bytes, "what comes back is what was sent");
+        assert_eq!(net.client_loss(), None);
+    }
 }
 
 #[test]
