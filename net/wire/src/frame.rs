@@ -48,8 +48,10 @@ pub fn split(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<(Frame<'_>, 
 /// Appends a frame whose payload `put` writes.
 pub fn append(into: &mut Vec<u8>, opcode: u8, request: u64, put: impl FnOnce(&mut Vec<u8>)) {
     let start = into.len();
-    into.extend_from_slice(&[0, 0, 0, 0, opcode, 0, 0, 0]);
-    into.extend_from_slice(&request.to_le_bytes());
+    let mut header = [0; HEADER_BYTES];
+    header[4] = opcode;
+    header[8..].copy_from_slice(&request.to_le_bytes());
+    into.extend_from_slice(&header);
     put(into);
     let length = u32::try_from(into.len() - start - HEADER_BYTES).expect("frames are far below 4 GiB");
     into[start..start + 4].copy_from_slice(&length.to_le_bytes());

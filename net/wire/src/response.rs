@@ -146,10 +146,11 @@ pub fn encode_answers(
     into: &mut Vec<u8>,
 ) {
     append(into, ANSWERS, request, |into| {
-        into.extend_from_slice(&(answers.len() as u16).to_le_bytes());
-        into.extend_from_slice(&u16::from(with_subjects).to_le_bytes());
-        into.extend_from_slice(&[0; 4]);
-        into.extend_from_slice(&published.0.to_le_bytes());
+        let mut head = [0; 16];
+        head[..2].copy_from_slice(&(answers.len() as u16).to_le_bytes());
+        head[2] = u8::from(with_subjects);
+        head[8..].copy_from_slice(&published.0.to_le_bytes());
+        into.extend_from_slice(&head);
         for answer in answers {
             into.extend_from_slice(&answer_bytes(answer));
             if with_subjects {

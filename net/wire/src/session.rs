@@ -14,11 +14,11 @@ use jeton_core::numbers::Sequence;
 use jeton_core::outcome::{Rejection, Reply};
 use jeton_core::verdict::Answer;
 
-use self::gather::Gathered;
+use self::gather::{Gathered, Room};
 use crate::doors::{DoorReply, Submit, Ticket, Validate};
 use crate::error::WireError;
 use crate::frame::{REQUEST_BYTES_MAX, split};
-use crate::request::{Request, ValidateRequest};
+use crate::request::{Request, VALIDATE, ValidateRequest};
 use crate::response::Response;
 
 /// Writes and log reads of one connection that wait for their answers, and the bytes that these may take; past either
@@ -107,7 +107,8 @@ pub struct Session {
     /// Of the frames in `delayed`.
     delayed_bytes: usize,
     answers: Vec<Answer>,
-    /// Tokens of several frames, kept for its memory.
+    /// Frames that come together, and their tokens, kept for their memory.
+    room: Room,
     tokens: Vec<[u8; 32]>,
     tally: Tally,
     refusing: Refusing,
@@ -126,6 +127,7 @@ impl Session {
             delayed: Vec::new(),
             delayed_bytes: 0,
             answers: Vec::new(),
+            room: Room::new(),
             tokens: Vec::new(),
             tally: Tally::default(),
             refusing: Refusing::Nothing,
@@ -237,9 +239,10 @@ impl Session {
         next_ticket: &mut Ticket,
         out: &mut Vec<u8>,
     ) -> Result<&'d [u8], WireError> {
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(std::mem::take(&mut self.room));
         let result = self.handle_each(stream, &mut data, now_ms, doors, next_ticket, &mut gathered, out);
         self.validate_gathered(&mut gathered, doors, out);
+        self.room = gathered.into_room();
         result.map(|()| data)
     }
 
@@ -255,30 +258,30 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<(), WireError> {
         while let Some((frame, length)) = split(data, REQUEST_BYTES_MAX)? {
-            let request = Request::decode(&frame)?;
-            self.tally.requests += 1;
-            // Answers are given in the order of the requests.
-            let is_for_now = self.has_greeted
-                && matches!(&request, Request::Validate(validate) if validate.min_sequence <= doors.published()
-                    && gathered.has_room(validate));
-            if !is_for_now {
-                self.validate_gathered(gathered, doors, out);
-            }
-            if !self.has_greeted {
-                self.greet(&request, frame.request, doors, out)?;
-            } else if let Request::Validate(validate) = request {
+            if self.has_greeted && frame.opcode == VALIDATE {
+                let validate = ValidateRequest::in_frame(&frame)?;
                 if validate.min_sequence > doors.published() {
+                    self.validate_gathered(gathered, doors, out);
                     self.delay(stream, &validate, frame.request, &data[..length], now_ms, out);
-                } else if gathered.has_room(&validate) {
-                    gathered.add(frame.request, validate);
                 } else {
-                    self.validate(&validate, frame.request, doors, out);
+                    if !gathered.has_room(&validate) {
+                        self.validate_gathered(gathered, doors, out);
+                    }
+                    gathered.add(frame.request, validate);
                 }
             } else {
-                let owed_bytes = answer_bytes_max(&request);
-                let from = Waiting { stream: Some(stream), request: frame.request, owed_bytes };
-                self.dispatch(from, request, doors, next_ticket, out);
+                let request = Request::decode(&frame)?;
+                // Answers are given in the order of the requests.
+                self.validate_gathered(gathered, doors, out);
+                if self.has_greeted {
+                    let owed_bytes = answer_bytes_max(&request);
+                    let from = Waiting { stream: Some(stream), request: frame.request, owed_bytes };
+                    self.dispatch(from, request, doors, next_ticket, out);
+                } else {
+                    self.greet(&request, frame.request, doors, out)?;
+                }
             }
+            self.tally.requests += 1;
             *data = &data[length..];
         }
         Ok(())
@@ -322,7 +325,7 @@ impl Session {
             self.settle(delayed.stream);
             // It decoded when it came.
             let Ok(Some((frame, _))) = split(&delayed.frame, REQUEST_BYTES_MAX) else { continue };
-            let Ok(Request::Validate(validate)) = Request::decode(&frame) else { continue };
+            let Ok(validate) = ValidateRequest::in_frame(&frame) else { continue };
             let mut out = Vec::new();
             self.validate(&validate, frame.request, doors, &mut out);
             send(delayed.stream, &out);

@@ -20,7 +20,7 @@ use jeton_core::numbers::{Binding, Sequence};
 
 use crate::cursor::{Cursor, Put};
 use crate::error::WireError;
-use crate::frame::append;
+use crate::frame::{Frame, append};
 
 /// The most tokens of one request: what fits into a frame with room for checks.
 pub const TOKENS_MAX: usize = 1024;
@@ -49,19 +49,32 @@ pub struct ValidateRequest<'a> {
 pub type ChecksBuffer<'a> = Vec<Check<'a>>;
 
 impl<'a> ValidateRequest<'a> {
+    /// Reads the validate in a frame of that kind, without what makes other requests large to hand around.
+    ///
+    /// # Errors
+    /// [`WireError`]; never panics, whatever the bytes.
+    pub(crate) fn in_frame(frame: &Frame<'a>) -> Result<Self, WireError> {
+        Self::decode(&mut Cursor::new(frame.payload)) // which leaves nothing behind
+    }
+
     pub(super) fn decode(cursor: &mut Cursor<'a>) -> Result<Self, WireError> {
-        let (count, check_count) = (usize::from(cursor.u16()?), cursor.u16()?);
-        let (bits, zeros) = (cursor.u16()?, cursor.u16()?);
-        let min_sequence = Sequence(cursor.u64()?);
+        let [n0, n1, c0, c1, b0, b1, z0, z1, min_sequence @ ..] = cursor.array::<16>()?;
+        let (count, check_count) = (usize::from(u16::from_le_bytes([n0, n1])), u16::from_le_bytes([c0, c1]));
+        let bits = u16::from_le_bytes([b0, b1]);
+        let min_sequence = Sequence(u64::from_le_bytes(min_sequence));
         let names_checks = bits & EACH_NAMES_ITS_CHECK != 0;
-        let rules = [
-            ((1..=TOKENS_MAX).contains(&count), "the number of tokens"),
-            (bits & !(EACH_NAMES_ITS_CHECK | WITH_SUBJECTS) == 0 && zeros == 0, "unknown bits"),
-            (names_checks || check_count <= 1, "checks that no token names"),
-            (usize::from(check_count) <= count, "more checks than tokens"),
-        ];
-        if let Some((_, rule)) = rules.into_iter().find(|(holds, _)| !holds) {
-            return Err(WireError::Invalid(rule));
+        let invalid = |rule| Err(WireError::Invalid(rule));
+        if !(1..=TOKENS_MAX).contains(&count) {
+            return invalid("the number of tokens");
+        }
+        if bits & !(EACH_NAMES_ITS_CHECK | WITH_SUBJECTS) != 0 || [z0, z1] != [0; 2] {
+            return invalid("unknown bits");
+        }
+        if !names_checks && check_count > 1 {
+            return invalid("checks that no token names");
+        }
+        if usize::from(check_count) > count {
+            return invalid("more checks than tokens");
         }
         let tokens = cursor.take(count * 32)?.as_chunks::<32>().0;
         let indexes =

@@ -15,23 +15,44 @@ use crate::response::encode_answers;
 /// Tokens that are gathered at most: some times what the view looks up together.
 const TOKENS_MAX: usize = 64;
 
+/// Room for validates of one read, kept for its memory; empty.
+pub(super) type Room = Vec<(u64, ValidateRequest<'static>)>;
+
 /// Validates of one read of a stream, in order, of which none was answered yet.
-#[derive(Default)]
 pub(super) struct Gathered<'d> {
     frames: Vec<(u64, ValidateRequest<'d>)>,
     tokens: usize,
 }
 
 impl<'d> Gathered<'d> {
-    /// Whether this one has room beside the others.
+    /// None yet.
+    pub(super) fn new(room: Room) -> Self {
+        Self { frames: emptied(room), tokens: 0 }
+    }
+
+    /// The room for the next read.
+    pub(super) fn into_room(self) -> Room {
+        emptied(self.frames)
+    }
+
+    /// Whether this one has room beside the others. One that asks for more than there may be has it alone.
     pub(super) fn has_room(&self, request: &ValidateRequest<'_>) -> bool {
-        self.tokens + request.tokens.len() <= TOKENS_MAX
+        self.tokens + request.tokens.len() <= TOKENS_MAX || self.frames.is_empty()
     }
 
     pub(super) fn add(&mut self, id: u64, request: ValidateRequest<'d>) {
         self.tokens += request.tokens.len();
         self.frames.push((id, request));
     }
+}
+
+/// A vector of the same memory without what was in it, and so without its lifetime: the standard library collects a vector's
+/// own items where they are.
+fn emptied<'one, 'other>(
+    mut frames: Vec<(u64, ValidateRequest<'one>)>,
+) -> Vec<(u64, ValidateRequest<'other>)> {
+    frames.clear();
+    frames.into_iter().map(|_| unreachable!("it is empty")).collect()
 }
 
 impl Session {
