@@ -183,7 +183,8 @@ impl RunningServer {
                 reset_key: Some(reset_key),
                 ..DriverConfig::server(Arc::clone(&tls))
             };
-            ShardParts { cpu, socket, driver }
+            let spin = Duration::from_micros(u64::from(config.spin_us));
+            ShardParts { cpu, socket, driver, spin }
         });
         let running_file = config.data.join(RUNNING_FILE);
         // One certificate, stolen or run wild, does not keep all others out.

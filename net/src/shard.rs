@@ -18,12 +18,9 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 pub use limits::{StartError, available_cpus, check_memlock, huge_pages};
 pub use park::Bell;
 
-use self::park::Readiness;
 use crate::driver::{ConfigError, Driver, DriverConfig, DriverEvent, Transmit};
 use crate::socket::{ReceiveBuffer, Socket};
 
-/// How long a shard looks for more to do before it parks: a wake-up costs more than that.
-const SPIN: Duration = Duration::from_micros(50);
 /// A socket that takes nothing is tried again after this; glommio does not tell.
 const SEND_RETRY: Duration = Duration::from_micros(50);
 /// Receives in one turn, so that sending gets its turn too.
@@ -108,6 +105,8 @@ pub struct ShardParts {
     pub socket: Socket,
     /// Its driver.
     pub driver: DriverConfig,
+    /// How long it looks for more to do before it parks.
+    pub spin: Duration,
 }
 
 impl std::fmt::Debug for Shards {
@@ -131,7 +130,10 @@ impl Shards {
         let mut shards = Self { joins: Vec::new(), stop: Arc::clone(&stop), bells: Vec::new(), ended };
         let mut starting = Vec::new();
         for (number, parts) in parts.into_iter().enumerate() {
-            let bell = Arc::new(Bell::default());
+            let bell = match Bell::new() {
+                Ok(bell) => Arc::new(bell),
+                Err(error) => return Err(shards.give_up(ShardError::Executor(error.to_string()))),
+            };
             shards.bells.push(Arc::clone(&bell));
             let (make, stop, notice) = (make.clone(), Arc::clone(&stop), EndNotice(end.clone()));
             let (ready, is_ready) = bounded(1);
@@ -144,7 +146,8 @@ impl Shards {
                 .spawn(move || async move {
                     let _notice = notice;
                     let handler = make(number, Arc::clone(&bell));
-                    Shard::new(parts, handler, bell, stop)?.run(ready).await
+                    // It blocks: nothing else runs on this executor.
+                    Shard::new(parts, handler, bell, stop)?.run(&ready)
                 });
             match join {
                 Ok(join) => shards.joins.push(join),
@@ -201,6 +204,7 @@ struct Shard<H> {
     handler: H,
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
+    spin: Duration,
     /// Datagrams that the socket did not take yet.
     unsent: Option<Transmit>,
     buffer: Vec<u8>,
@@ -227,30 +231,32 @@ impl<H: Handler> Shard<H> {
             handler,
             bell,
             stop,
+            spin: parts.spin,
             unsent: None,
             buffer: Vec::with_capacity(64 << 10),
         })
     }
 
-    async fn run(mut self, ready: Sender<()>) -> Result<(), ShardError> {
-        let mut readiness = Readiness::new(&self.socket)?;
+    fn run(mut self, ready: &Sender<()>) -> Result<(), ShardError> {
         let _ = ready.try_send(());
         let mut phase = Phase::Running;
         let mut worked_at = Instant::now();
         loop {
             let now = Instant::now();
-            if self.turn(now)? {
-                worked_at = now;
-            }
+            let has_worked = self.turn(now)?;
             if self.has_stopped(now, &mut phase) {
                 return Ok(());
             }
-            if now - worked_at < SPIN && !self.handler.waits_for_others() {
+            if has_worked {
+                worked_at = now;
+                continue; // a turn takes only so much of anything
+            }
+            if now - worked_at < self.spin && !self.handler.waits_for_others() {
                 std::hint::spin_loop();
                 continue;
             }
             let wake_at = self.wake_at(&phase);
-            readiness.park(&self.bell, wake_at.map(|at| at.saturating_duration_since(now))).await;
+            self.bell.park(self.socket.inner(), wake_at.map(|at| at.saturating_duration_since(now)))?;
             worked_at = Instant::now();
         }
     }

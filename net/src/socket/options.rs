@@ -1,16 +1,8 @@
-//! The one file of this crate with `unsafe`: descriptors handed to a runtime that only takes raw ones, and a socket option
-//! that no library sets.
+//! The one file of this crate with `unsafe`: a socket option that no library sets.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-
-/// Makes a `T` of a descriptor that nobody else owns.
-pub(crate) fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: `into_raw_fd` gives up ownership of an open descriptor, and `T` takes it over: from here on it is the
-    // only owner.
-    unsafe { T::from_raw_fd(fd.into_raw_fd()) }
-}
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Has the kernel hand each datagram to the socket that its connection id names, among those bound to the same address in
 /// the order of the shards: the id's first byte modulo their number (`driver/cid.rs`).

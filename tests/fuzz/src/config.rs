@@ -9,7 +9,7 @@ use std::io::Write as _;
 
 use jeton::config::ServerConfig;
 
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "listen",
     "data",
     "cores",
@@ -23,6 +23,7 @@ const SETTINGS: [&str; 13] = [
     "clock_jump_max_hours",
     "admin",
     "large_datagrams",
+    "spin_us",
 ];
 
 /// Reads the bytes as a configuration file.
