@@ -51,7 +51,7 @@ impl Wanderer {
     }
 
     fn receive(&mut self, now: Instant) {
-        let mut bytes = [0; 2_048];
+        let mut bytes = [0; 9_000]; // as large as the driver says that it takes
         for socket in &self.sockets {
             while let Ok((length, remote)) = socket.recv_from(&mut bytes) {
                 self.seen.received += length as u64;

@@ -284,7 +284,7 @@ impl Server {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             if let Some(status) = self.process.try_wait().expect("a status") {
-                assert!(status.success(), "the server stops in order: {status}");
+                assert!(status.success(), "the server stops in order: {status}\n{}", self.log());
                 return;
             }
             std::thread::sleep(LOOK);
