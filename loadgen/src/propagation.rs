@@ -82,9 +82,11 @@ impl Round {
         }
     }
 
-    /// When the round is over.
+    /// Whether the round is over: some time after the acknowledgement, and not before a watcher was answered behind the revoke, however
+    /// long this process had no core.
     fn is_over(&self, now: Instant) -> bool {
-        self.acknowledged.is_some_and(|known| now > known + AFTER)
+        let is_told = self.first_denied.is_some() || self.wrong > 0;
+        is_told && self.acknowledged.is_some_and(|known| now > known + AFTER)
     }
 }
 
@@ -206,6 +208,17 @@ mod tests {
             round.take(at(*ms), 1, &Reply::Verdicts(&[verdict]));
         }
         round
+    }
+
+    #[test]
+    fn a_round_is_not_over_before_a_watcher_was_told_however_late_that_is() {
+        let mut round = round(&[(1, true)], 5, 1);
+        let at = |ms| round.sent.unwrap() + Duration::from_millis(ms);
+        let (known, late) = (at(5), at(5_000));
+        round.take(known, REVOKE, &Reply::Revoked(1));
+        assert!(!round.is_over(late), "this process slept, and nobody was asked meanwhile");
+        round.take(late, 1, &Reply::Verdicts(&[Verdict::Revoked]));
+        assert!(round.is_over(late) && !round.is_over(known));
     }
 
     #[test]
