@@ -260,8 +260,8 @@ fn a_peer_that_refuses_everything_fails_the_run() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("list"), "a-token\n").unwrap();
     let url = format!("http://{}/introspect", introspection_with("429 Too Many Requests", "{}"));
-    let flags =
-        ["run", "--quiet", "--tokens", "1000", "--duration", "300ms", "--warm-up", "0s", "--batch", "1"];
+    // Long enough for an answer if the core is others' for most of it.
+    let flags = ["run", "--quiet", "--tokens", "1000", "--duration", "2s", "--warm-up", "0s", "--batch", "1"];
     let peer = ["--peer", &url, "-w", "introspection", "--token-list", "list"];
     let ran = load(dir.path(), &[&flags[..], &peer].concat());
     let (told, said) = (String::from_utf8_lossy(&ran.stdout).into_owned(), said(&ran));
