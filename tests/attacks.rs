@@ -479,7 +479,7 @@ async fn revokes_get_through_while_another_client_fills_the_queue() {
         let seen = witness.revoke_on(&stop).await;
         floods.join_all().await.into_iter().for_each(|flood| flood.unwrap());
         assert_right(&seen);
-        assert!(answers.done.get() > 0, "{answers:?}");
+        assert!(answers.done.get() > 0 && answers.busy.get() > 0, "the queue was full at times: {answers:?}");
         assert_eq!(answers.refused.get(), 0, "busy is the only refusal: {answers:?}");
     }
     let dead = scene.server.admin().await;
@@ -487,7 +487,7 @@ async fn revokes_get_through_while_another_client_fills_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoke_goes_before_most_of_what_another_client_had_handed_in_first() {
+async fn a_revoke_does_not_wait_for_all_that_another_client_had_handed_in_first() {
     const CONNECTIONS: u64 = 4;
     const ISSUES: u64 = 300;
     let scene = scene();

@@ -40,7 +40,7 @@ fn a_store_that_does_not_sync_its_directories_is_found_out() {
 }
 
 #[test]
-fn a_store_that_does_not_sync_its_anchor_is_refused_and_repaired_without_a_loss() {
+fn a_store_that_does_not_sync_its_anchor_is_refused_and_read_for_repair_without_a_loss() {
     let report = run(60, Some(Lie::NoAnchorSync));
     assert!(report.broken.is_empty(), "{} broken:\n{}", report.broken_count, report.broken.join("\n"));
     assert!(

@@ -14,5 +14,6 @@ pub mod migration;
 pub mod readers;
 pub mod rig;
 pub mod streams;
+pub mod withdrawals;
 pub mod witness;
 pub mod writes;

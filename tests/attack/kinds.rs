@@ -12,6 +12,7 @@ use super::migration::wander;
 use super::readers::ask_and_take;
 use super::rig::{Papers, Stop, Target};
 use super::streams::{TREATMENTS, waste};
+use super::withdrawals::withdraw;
 use super::writes::{Answers, Write, flood, writer};
 use super::{certificates, connections};
 use crate::sim::rng::Rng;
@@ -39,6 +40,8 @@ pub enum Kind {
     BadFrames,
     /// Validates of tokens that nobody issued.
     UnknownTokens,
+    /// A client that asks, and whose rights are withdrawn and given back all the while.
+    Withdrawals,
     /// Streams opened and reset as fast as they may be.
     Streams,
     /// Clients that ask and read nothing, or next to nothing.
@@ -75,6 +78,7 @@ impl Kind {
             Self::Trickle => (0, 64),
             Self::BadFrames => (200, 4),
             Self::UnknownTokens => (2_000, 4),
+            Self::Withdrawals => (100, 2),
             Self::Streams => (0, 4),
             Self::SlowReaders => (0, 32),
             Self::IssueFlood | Self::RevokeFlood | Self::KeyFlood => (0, 16),
@@ -107,6 +111,7 @@ impl Kind {
             Self::Trickle => trickle(target, &admin, force, stop).await,
             Self::BadFrames => offend(target, &admin, force, stop).await,
             Self::UnknownTokens => ask_for_unknown(target, &admin, force, stop).await,
+            Self::Withdrawals => withdraw(target, force.per_s, force.width, stop).await,
             Self::Streams => waste_streams(target, &admin, force, stop).await,
             Self::SlowReaders => read_slowly(target, &admin, force, stop).await,
             Self::IssueFlood => write(target, Write::Issue, force, stop).await,

@@ -1,5 +1,5 @@
-//! Which changes are made: in the gate each byte of each header, each cut between two records, and positions by seed; to
-//! a small image each that there is.
+//! Which changes are made: in the gate each byte of the headers of three batches a segment and of what has no padding, each cut
+//! between two records, and positions by seed; to a small image each that there is.
 
 use std::path::{Path, PathBuf};
 
