@@ -85,23 +85,25 @@ fn an_order_explains_every_answer_of_short_histories_across_kills() {
         total.steps > total.tokens * 3,
         total.longest > 10,
         recorded.kills > ROUNDS / 10,
-        open > ROUNDS as usize / 20,
+        open > 0, // of some twenty kills: a quick server leaves little open
     ];
     assert_eq!(enough, [true; 5], "{total:?}, {} kills, {open} open", recorded.kills);
 }
 
 /// Records short histories with a lie until both checks have found it.
 fn is_found_by_both(lie: Lie, seed: u64) {
-    const ROUNDS_MAX: u32 = 30;
+    const ROUNDS_MAX: u32 = 120;
     let dir = tempfile::tempdir().unwrap();
     let (mut by_quick, mut by_full) = (None, None);
+    let mut count = 0; // some ten, as a rule
     rounds(&plan(dir.path(), seed, Some(lie)), ROUNDS_MAX, |_, _, history| {
+        count += 1;
         by_quick = by_quick.take().or(quick::check(|| history.iter().cloned()).err());
         by_full = by_full.take().or(full::check(history).err());
         by_quick.is_none() || by_full.is_none()
     });
     let (quick, full) = (by_quick.expect("the quick check finds it"), by_full.expect("the search finds it"));
-    println!("{lie:?}: {quick}\n{full}");
+    println!("{lie:?} after {count} rounds: {quick}\n{full}");
     assert!(quick.around.contains(&full.answer) || !full.around.is_empty(), "both show what is wrong");
 }
 
