@@ -93,17 +93,8 @@ pub(super) fn set_up(
         close_segment: Arc::clone(close_segment),
         before,
     };
-    let desk = SnapshotDesk {
-        schedule: schedule.unwrap_or(SnapshotSchedule::NEVER),
-        orders: order_receiver,
-        pieces,
-        results,
-        phase: Phase::Idle,
-        next: Vec::new(),
-        waiting: Vec::new(),
-        held: None,
-        last: (0, Sequence(last), Instant::now()),
-    };
+    let schedule = schedule.unwrap_or(SnapshotSchedule::NEVER);
+    let desk = SnapshotDesk::new(schedule, order_receiver, pieces, results, Sequence(last));
     let thread = std::thread::Builder::new().name("jeton-snapshot".to_owned());
     Ok((orders, desk, thread.spawn(move || writing.run())?))
 }
@@ -114,6 +105,27 @@ fn gone() -> SnapshotResult {
 }
 
 impl SnapshotDesk {
+    /// A desk with nothing under way, behind the snapshot of event `last`.
+    fn new(
+        schedule: SnapshotSchedule,
+        orders: Receiver<ReplyTo>,
+        pieces: Sender<SnapshotInput>,
+        results: Receiver<SnapshotResult>,
+        last: Sequence,
+    ) -> Self {
+        Self {
+            schedule,
+            orders,
+            pieces,
+            results,
+            phase: Phase::Idle,
+            next: Vec::new(),
+            waiting: Vec::new(),
+            held: None,
+            last: (0, last, Instant::now()),
+        }
+    }
+
     /// Somebody asks for a snapshot.
     fn order(&mut self, reply_to: ReplyTo) {
         if self.waiting.len() + self.next.len() >= ORDERS_MAX {
@@ -279,17 +291,7 @@ mod tests {
             let (pieces, piece_receiver) = bounded(PIECES_MAX);
             let (order_sender, orders) = bounded(ORDERS_MAX);
             let (result_sender, results) = Post::bounded(1, Parker::new().unparker());
-            let mut desk = SnapshotDesk {
-                schedule: SnapshotSchedule::NEVER,
-                orders,
-                pieces,
-                results,
-                phase: Phase::Idle,
-                next: Vec::new(),
-                waiting: Vec::new(),
-                held: None,
-                last: (0, Sequence(0), Instant::now()),
-            };
+            let mut desk = SnapshotDesk::new(SnapshotSchedule::NEVER, orders, pieces, results, Sequence(0));
             let thread = std::thread::spawn(move || {
                 let _dropped = result_sender;
                 (0..=pieces_taken).for_each(|_| drop(piece_receiver.recv()));
