@@ -8,7 +8,7 @@ use quinn::{Connection, SendStream};
 
 use jeton_core::numbers::Sequence;
 
-use super::rig::{Papers, Target, closed};
+use super::rig::{Papers, Stop, Target, closed};
 use crate::sim::rng::Rng;
 
 /// How a client breaks the protocol.
@@ -95,4 +95,38 @@ pub fn unknown_tokens(id: u64, count: usize, random: &mut Rng) -> Vec<u8> {
     let mut frame = Vec::new();
     encode_validate(id, &tokens, &[], None, Sequence(0), false, &mut frame);
     frame
+}
+
+/// Tokens of each question of [`ask_about_unknown`].
+pub const UNKNOWN_TOKENS: u64 = 64;
+
+/// Asks about tokens that nobody issued, with a pause behind each question, until told to stop; returns the number of questions and
+/// of the bytes that were answered.
+///
+/// # Errors
+/// If the server does not let it in, or closes the connection.
+pub async fn ask_about_unknown(
+    target: &Target,
+    papers: &Papers,
+    seed: u64,
+    pause: Duration,
+    stop: &Stop,
+) -> anyhow::Result<(u64, u64)> {
+    let mut random = Rng::new(seed);
+    let (_connection, mut send, mut receive) = target.greeted(papers).await?;
+    let reading = tokio::spawn(async move {
+        let mut bytes = 0_u64;
+        while let Ok(Some(chunk)) = receive.read_chunk(1 << 16, true).await {
+            bytes += chunk.bytes.len() as u64;
+        }
+        bytes
+    });
+    let mut asked = 0_u64;
+    while !stop.is_over() {
+        send.write_all(&unknown_tokens(asked, UNKNOWN_TOKENS as usize, &mut random)).await?;
+        asked += 1;
+        tokio::time::sleep(pause).await;
+    }
+    send.finish()?;
+    Ok((asked, reading.await?))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::datagrams::{Sources, garbage, unknown_version};
-use super::frames::{OFFENCES, commit, unknown_tokens};
+use super::frames::{OFFENCES, UNKNOWN_TOKENS, ask_about_unknown, commit};
 use super::initials::first_datagrams;
 use super::migration::wander;
 use super::readers::ask_and_take;
@@ -263,23 +263,7 @@ async fn ask_for_unknown(
     for seed in 0..force.width {
         let (target, admin, stop) = (target.clone(), admin.clone(), stop.clone());
         askers.spawn(async move {
-            let mut random = Rng::new(seed as u64 + 1);
-            let (_connection, mut send, mut receive) = target.greeted(&admin).await?;
-            let reading = tokio::spawn(async move {
-                let mut bytes = 0_u64;
-                while let Ok(Some(chunk)) = receive.read_chunk(1 << 16, true).await {
-                    bytes += chunk.bytes.len() as u64;
-                }
-                bytes
-            });
-            let mut asked = 0_u64;
-            while !stop.is_over() {
-                send.write_all(&unknown_tokens(asked, 64, &mut random)).await?;
-                asked += 1;
-                tokio::time::sleep(pause(force)).await;
-            }
-            send.finish()?;
-            anyhow::Ok((asked, reading.await?))
+            ask_about_unknown(&target, &admin, seed as u64 + 1, pause(force), &stop).await
         });
     }
     let (mut asked, mut bytes) = (0, 0);
@@ -287,7 +271,7 @@ async fn ask_for_unknown(
         let (one, read) = done?;
         (asked, bytes) = (asked + one, bytes + read);
     }
-    Ok(json!({ "requests": asked, "tokens": asked * 64, "answer_bytes": bytes }))
+    Ok(json!({ "requests": asked, "tokens": asked * UNKNOWN_TOKENS, "answer_bytes": bytes }))
 }
 
 async fn waste_streams(target: &Target, admin: &Papers, force: Force, stop: &Stop) -> anyhow::Result<Value> {

@@ -6,14 +6,12 @@ use jeton_client::{Client, Config, Identity, Rights};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::frames::unknown_tokens;
-use super::rig::{Papers, Stop, Target, Wish};
+use super::frames::ask_about_unknown;
+use super::rig::{Stop, Target, Wish};
 use crate::name;
-use crate::sim::rng::Rng;
 
 const ASKER: &str = "jeton:client:asker";
-/// Tokens of one question.
-const TOKENS: usize = 64;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Asks over `connections`, a question a millisecond each, and withdraws the asker's right or gives it back `per_s` times a second.
 ///
@@ -26,7 +24,7 @@ pub async fn withdraw(target: &Target, per_s: u32, connections: usize, stop: &St
     let mut askers = JoinSet::new();
     for seed in 0..connections {
         let (target, papers, stop) = (target.clone(), papers.clone(), stop.clone());
-        askers.spawn(async move { ask(&target, &papers, seed as u64 + 1, &stop).await });
+        askers.spawn(async move { ask_about_unknown(&target, &papers, seed as u64 + 1, PAUSE, &stop).await });
     }
     let mut changes = 0_u64;
     while !stop.is_over() {
@@ -45,25 +43,4 @@ pub async fn withdraw(target: &Target, per_s: u32, connections: usize, stop: &St
     }
     admin.close().await;
     Ok(json!({ "changes_of_rights": changes, "requests": asked, "answer_bytes": bytes }))
-}
-
-/// Returns how much was asked, and how many bytes of answers came, refusals among them.
-async fn ask(target: &Target, papers: &Papers, seed: u64, stop: &Stop) -> anyhow::Result<(u64, u64)> {
-    let mut random = Rng::new(seed);
-    let (_connection, mut send, mut receive) = target.greeted(papers).await?;
-    let reading = tokio::spawn(async move {
-        let mut bytes = 0_u64;
-        while let Ok(Some(chunk)) = receive.read_chunk(1 << 16, true).await {
-            bytes += chunk.bytes.len() as u64;
-        }
-        bytes
-    });
-    let mut asked = 0_u64;
-    while !stop.is_over() {
-        send.write_all(&unknown_tokens(asked, TOKENS, &mut random)).await?;
-        asked += 1;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    send.finish()?;
-    Ok((asked, reading.await?))
 }
