@@ -26,6 +26,7 @@ pub(crate) struct Facts<'a> {
 ///
 /// Everything that makes the token itself dead comes first, then what the holder must prove, then what was asked:
 /// so `Forbidden` is only ever said of a live token.
+#[inline]
 pub(crate) fn judge(facts: &Facts<'_>, now: Millis, check: &Check<'_>) -> Verdict {
     if let Some(dead) = cause_of_death(facts, now) {
         return dead;
@@ -44,6 +45,7 @@ pub(crate) fn judge(facts: &Facts<'_>, now: Millis, check: &Check<'_>) -> Verdic
 }
 
 /// Why the token is good for nothing now, whatever is asked; `None` if it lives.
+#[inline]
 pub(crate) fn cause_of_death(facts: &Facts<'_>, now: Millis) -> Option<Verdict> {
     if facts.bits.contains(Bits::REVOKED) || facts.claims.is_dead() {
         return Some(Verdict::Revoked);
@@ -90,12 +92,7 @@ pub(crate) fn flags(facts: &Facts<'_>) -> AnswerFlags {
 }
 
 /// What a caller is told: who may not inspect learns nothing of a token that is not live.
+#[inline]
 pub(crate) fn told(answer: Answer, may_inspect: bool) -> Answer {
-    if may_inspect {
-        return answer;
-    }
-    match answer.verdict.concealed() {
-        Verdict::Denied => Answer::default(),
-        verdict => Answer { verdict, ..answer },
-    }
+    if may_inspect || answer.verdict.concealed() == answer.verdict { answer } else { Answer::default() }
 }

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use jeton_index::Watermark;
 
 use crate::claims::CompiledClaims;
 use crate::inspection::{ClaimsInfo, ClientInfo, SubjectInfo};
@@ -62,7 +63,7 @@ pub struct Registry {
     /// one request sees one state of its caller, and a change copies no more than a part.
     callers: Box<[ArcSwap<CallersPart>]>,
     caller_parts: RandomState,
-    published: AtomicU64,
+    published: Watermark,
     log_failed: AtomicBool,
 }
 
@@ -99,7 +100,7 @@ impl Registry {
             claim_sets: boxcar::Vec::new(),
             callers: (0..CALLER_PARTS).map(|_| ArcSwap::default()).collect(),
             caller_parts: RandomState::new(),
-            published: AtomicU64::new(0),
+            published: Watermark::new(),
             log_failed: AtomicBool::new(false),
         };
         // Number 0 is taken everywhere: the tenant `*`, the engine itself, "no subject", "no claims".
@@ -119,7 +120,7 @@ impl Registry {
     /// The last event that readers see the effect of.
     #[must_use]
     pub fn published(&self) -> Sequence {
-        Sequence(self.published.load(Ordering::Acquire))
+        Sequence(self.published.get())
     }
 
     /// The last event whose names and claim sets are shown.
@@ -127,9 +128,9 @@ impl Registry {
         if mutated!(NumbersSeenEarly) { Sequence(u64::MAX) } else { self.published() }
     }
 
-    /// Release: whoever reads this number sees every index word and record written for the events up to it.
+    /// Whoever reads this number sees every index word and record written for the events up to it.
     pub(crate) fn set_published(&self, sequence: Sequence) {
-        self.published.store(sequence.0, Ordering::Release);
+        self.published.raise(sequence.0);
     }
 
     /// Whether the log takes no more writes: then a token with limited uses cannot be answered.

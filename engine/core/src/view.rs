@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 pub use jeton_index::Reader;
-use jeton_index::{Candidate, Found};
+use jeton_index::{Candidate, Found, Pin};
 
 use crate::check::{Check, Checks};
 use crate::extra::Extra;
@@ -42,6 +42,30 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const {
         RefCell::new(Scratch { digester: Digester::new(), candidates: [Candidate::NOWHERE; CHUNK_TOKENS] })
     };
+}
+
+/// A token that is asked about: its id, the digest of what was presented, and what is asked.
+struct Asked<'a> {
+    id: &'a [u8; 16],
+    digest: &'a [u8; 32],
+    check: Option<&'a Check<'a>>,
+}
+
+/// One validate under way: who asks, and when.
+struct Asking<'a> {
+    view: &'a View,
+    caller: &'a Caller,
+    now: Millis,
+    /// Of the token before; mostly the next one has the same.
+    claims: Known<'a>,
+}
+
+/// A claim set, and what the caller may do with its tokens.
+struct Known<'a> {
+    number: ClaimsNo,
+    set: Option<&'a ClaimSet>,
+    may_validate: bool,
+    may_inspect: bool,
 }
 
 /// A token that was found, with everything that belongs to it.
@@ -88,6 +112,7 @@ impl View {
     ) {
         answers.reserve(tokens.len());
         let pin = self.reader.pin();
+        let mut asking = Asking { view: self, caller, now, claims: self.known(caller, ClaimsNo(0)) };
         SCRATCH.with_borrow_mut(|scratch| {
             for (chunk_at, chunk) in tokens.chunks(CHUNK_TOKENS).enumerate() {
                 pin.prefetch(chunk.iter().map(id_of));
@@ -95,66 +120,32 @@ impl View {
                 pin.locate(chunk.iter().map(id_of), &mut scratch.candidates);
                 for (at, token) in chunk.iter().enumerate() {
                     let check = checks.at(chunk_at * CHUNK_TOKENS + at);
-                    let found = pin.resolve(id_of(token), &scratch.candidates[at]);
-                    answers.push(self.answer(caller, now, found.as_ref(), &digests[at], check));
+                    let asked = Asked { id: id_of(token), digest: &digests[at], check };
+                    let candidate = &scratch.candidates[at];
+                    // Pushed in both arms: an answer that came from either would have to lie in memory first, and what is
+                    // written there in parts takes long to be read as a whole.
+                    match pin.resolve_plain(asked.id, candidate) {
+                        Some(found) => answers.push(asking.answer(Some(&found), &asked)),
+                        None => answers.push(asking.answer_at_length(&pin, candidate, &asked)),
+                    }
                 }
             }
         });
     }
 
-    #[inline(always)]
-    fn answer(
-        &self,
-        caller: &Caller,
-        now: Millis,
-        found: Option<&Found>,
-        digest: &[u8; 32],
-        check: Option<&Check<'_>>,
-    ) -> Answer {
-        // An unknown token is compared with something too: the time tells nothing.
-        let is_right = has_digest_words(digest, found.map_or([0; 4], Found::digest_words));
-        let Some(seen) = found.and_then(|found| self.complete(found)) else {
-            return about_nothing(Verdict::Unknown, caller);
-        };
-        let tenant = seen.claims.tenant;
-        let Some(check) = check.filter(|_| caller.may(Rights::VALIDATE, tenant)) else {
-            return about_nothing(Verdict::Unknown, caller);
-        };
-        let may_inspect = caller.may(Rights::INSPECT, tenant);
-        if !is_right {
-            return told(Answer { verdict: Verdict::WrongSecret, ..Answer::default() }, may_inspect);
-        }
-        let facts = seen.facts();
-        let verdict = match judge(&facts, now, check) {
-            Verdict::ConsumeRequired if self.registry.log_failed() => Verdict::Unavailable,
-            verdict => verdict,
-        };
-        if verdict == Verdict::Unknown {
-            return about_nothing(Verdict::Unknown, caller); // issued, not yet durable
-        }
-        let answer = Answer {
-            verdict,
-            flags: flags(&facts),
-            seconds_left: facts.expires.left_after(now),
-            claims: ClaimsNo(seen.found.claims()),
-            subject: SubjectNo(seen.found.link()),
-        };
-        told(answer, may_inspect)
-    }
-
-    #[inline]
-    fn complete<'a>(&'a self, found: &'a Found) -> Option<Seen<'a>> {
-        let claims = self.registry.claim_set(ClaimsNo(found.claims()))?;
-        let extra = found.tail.as_ref().map(Extra::from_words);
-        Some(Seen { found, claims, extra })
+    #[inline(never)]
+    fn known<'a>(&'a self, caller: &Caller, number: ClaimsNo) -> Known<'a> {
+        let set = self.registry.claim_set(number);
+        let may = |rights| set.is_some_and(|set| caller.may(rights, set.tenant));
+        Known { number, set, may_validate: may(Rights::VALIDATE), may_inspect: may(Rights::INSPECT) }
     }
 
     /// Everything that is known of a token, for callers who may inspect in its tenant.
     #[must_use]
     pub fn inspect(&self, caller: &Caller, now: Millis, id: &TokenId) -> Option<Inspection> {
-        let pin = self.reader.pin();
-        let found = pin.lookup(&id.0)?;
-        let seen = self.complete(&found)?;
+        let found = self.reader.pin().lookup(&id.0)?;
+        let claims = self.registry.claim_set(ClaimsNo(found.claims()))?;
+        let seen = Seen { found: &found, claims, extra: found.tail.as_ref().map(Extra::from_words) };
         if !caller.may(Rights::INSPECT, seen.claims.tenant) {
             return None;
         }
@@ -193,6 +184,51 @@ impl View {
     #[must_use]
     pub fn tenant_name(&self, tenant: TenantNo) -> &str {
         self.registry.tenant_name(tenant)
+    }
+}
+
+impl Asking<'_> {
+    /// The answer about a token that has a tail, moved, or is not there: seldom asked about, so its code is kept out of the
+    /// way.
+    #[inline(never)]
+    fn answer_at_length(&mut self, pin: &Pin<'_>, candidate: &Candidate, asked: &Asked<'_>) -> Answer {
+        self.answer(pin.resolve(asked.id, candidate).as_ref(), asked)
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, found: Option<&Found>, asked: &Asked<'_>) -> Answer {
+        // An unknown token is compared with something too: the time tells nothing.
+        let is_right = has_digest_words(asked.digest, found.map_or([0; 4], Found::digest_words));
+        let nothing = |asking: &Self| about_nothing(Verdict::Unknown, asking.caller);
+        let Some(found) = found else { return nothing(self) };
+        if found.claims() != self.claims.number.0 {
+            self.claims = self.view.known(self.caller, ClaimsNo(found.claims()));
+        }
+        let Known { number, set, may_validate, may_inspect } = self.claims;
+        let (Some(claims), Some(check), true) = (set, asked.check, may_validate) else {
+            return nothing(self);
+        };
+        if !is_right {
+            return told(Answer { verdict: Verdict::WrongSecret, ..Answer::default() }, may_inspect);
+        }
+        let extra = found.tail.as_ref().map(Extra::from_words);
+        let seen = Seen { found, claims, extra };
+        let facts = seen.facts();
+        let verdict = match judge(&facts, self.now, check) {
+            Verdict::ConsumeRequired if self.view.registry.log_failed() => Verdict::Unavailable,
+            verdict => verdict,
+        };
+        if verdict == Verdict::Unknown {
+            return nothing(self); // issued, not yet durable
+        }
+        let answer = Answer {
+            verdict,
+            flags: flags(&facts),
+            seconds_left: facts.expires.left_after(self.now),
+            claims: number,
+            subject: SubjectNo(found.link()),
+        };
+        told(answer, may_inspect)
     }
 }
 

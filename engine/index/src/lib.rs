@@ -24,6 +24,7 @@ mod writer;
 pub use memory::MemoryError;
 pub use reader::{Candidate, Found, Pin, Reader};
 pub use slab::{Record, SEGMENT_RECORDS, Tail};
+pub use sync::Watermark;
 #[cfg(loom)]
 pub use sync::mutation;
 pub use word::State;

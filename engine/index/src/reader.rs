@@ -29,25 +29,47 @@ pub struct Pin<'a> {
 }
 
 /// Where a token probably is: found by its tag, its record not read yet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Candidate(Spot);
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    spot: Spot,
+    /// Of a word, if it is in one of the tables.
+    at: At,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)] // as wide as what lies beside it: written as a byte and read as a word it would be on its way for long
+enum Spot {
+    /// The tables hold no such token.
+    Nowhere,
+    /// Not in its home bucket, which is full.
+    Further,
+    /// In a word of the table.
+    Here,
+    /// In a word of the smaller table, while that grows.
+    InOld,
+    /// A search has to find out.
+    Search,
+}
 
 impl Candidate {
     /// What a candidate is before it was located.
-    pub const NOWHERE: Self = Self(Spot::Nowhere);
+    pub const NOWHERE: Self = Self::without_word(Spot::Nowhere);
+
+    #[inline(always)]
+    fn in_word(spot: Spot, at: At) -> Self {
+        // A token with the tag that free places have.
+        if at.word.is_free() { Self::without_word(Spot::Search) } else { Self { spot, at } }
+    }
+
+    const fn without_word(spot: Spot) -> Self {
+        Self { spot, at: At { position: 0, word: Word::EMPTY } }
+    }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-enum Spot {
-    /// The tables hold no such token.
-    #[default]
-    Nowhere,
-    /// Not in its home bucket, which is full: the next has been asked for.
-    Further,
-    /// In this word of one of the tables.
-    Here { is_old: bool, position: usize, word: Word },
-    /// A search has to find out.
-    Search,
+impl Default for Candidate {
+    fn default() -> Self {
+        Self::NOWHERE
+    }
 }
 
 /// A token, as it was at one moment during the call.
@@ -137,77 +159,99 @@ impl Pin<'_> {
         candidates: &mut [Candidate],
     ) {
         let ids = ids.into_iter();
-        let (mut places, mut are_all_home) = (candidates.iter_mut(), true);
-        for id in ids.clone() {
-            let candidate = self.locate_one(id);
-            are_all_home &= !matches!(candidate.0, Spot::Further);
-            *places.next().expect("there is a candidate for every id") = candidate;
+        let candidates = &mut candidates[..ids.clone().count()];
+        let all = ids.clone().zip(&mut *candidates);
+        match &self.tables.old {
+            None => all.for_each(|(id, candidate)| *candidate = self.locate_home(id)),
+            Some(old) => all.for_each(|(id, candidate)| *candidate = self.locate_in_both(old, id)),
+        }
+        // All at once, with nothing in between: the processor waits for the page of each line, and for several at a time.
+        let mut are_all_home = true;
+        for (id, candidate) in ids.clone().zip(&*candidates) {
+            match candidate.spot {
+                Spot::Here | Spot::InOld => self.tables.slab.prefetch(candidate.at.word.slot()),
+                Spot::Further => {
+                    are_all_home = false;
+                    self.tables.new.prefetch_bucket(Place::of(id), 1);
+                }
+                Spot::Nowhere | Spot::Search => {}
+            }
         }
         if !are_all_home {
-            // By now the lines behind the home buckets are here.
             for (id, candidate) in ids.zip(candidates) {
-                if matches!(candidate.0, Spot::Further) {
+                if candidate.spot == Spot::Further {
                     *candidate = self.locate_further(id);
                 }
             }
         }
     }
 
+    #[inline(always)]
+    fn locate_home(&self, id: &[u8; 16]) -> Candidate {
+        let place = Place::of(id);
+        match self.tables.new.first_with_tag(place, 0) {
+            Some(at) => Candidate::in_word(Spot::Here, at),
+            None if self.tables.new.ends_in(place, 0) => Candidate::NOWHERE,
+            None => Candidate::without_word(Spot::Further),
+        }
+    }
+
     /// Looks into the bucket behind the home bucket; where more than that is needed a search has to.
     fn locate_further(&self, id: &[u8; 16]) -> Candidate {
-        match self.tables.new.first_with_tag(Place::of(id), 1) {
-            (Some(At { position, word }), _) => self.here(false, position, word),
-            (None, true) => Candidate(Spot::Nowhere),
-            (None, false) => Candidate(Spot::Search),
+        let place = Place::of(id);
+        match self.tables.new.first_with_tag(place, 1) {
+            Some(at) => {
+                self.tables.slab.prefetch(at.word.slot());
+                Candidate::in_word(Spot::Here, at)
+            }
+            None if self.tables.new.ends_in(place, 1) => Candidate::NOWHERE,
+            None => Candidate::without_word(Spot::Search),
         }
     }
 
-    #[inline]
-    fn locate_one(&self, id: &[u8; 16]) -> Candidate {
+    /// While a table grows: a word of the smaller one counts unless it is marked MOVED, one of the larger always does, for
+    /// it was copied after everything that was done to the token before; only a search of both can say that there is
+    /// none.
+    fn locate_in_both(&self, old: &Table, id: &[u8; 16]) -> Candidate {
         let place = Place::of(id);
-        // While a table grows: a word of the smaller one counts unless it is marked MOVED, one of the larger always
-        // does, for it was copied after everything that was done to the token before.
-        if let Some(old) = &self.tables.old
-            && let (Some(At { position, word }), _) = old.first_with_tag(place, 0)
-            && (mutated!(IgnoreMoved) || !word.is_moved())
+        if let Some(at) = old.first_with_tag(place, 0)
+            && (mutated!(IgnoreMoved) || !at.word.is_moved())
         {
-            return self.here(true, position, word);
+            return Candidate::in_word(Spot::InOld, at);
         }
         match self.tables.new.first_with_tag(place, 0) {
-            (Some(At { position, word }), _) => self.here(false, position, word),
-            // While a table grows only a search of both can say that there is none.
-            (None, _) if self.tables.old.is_some() => Candidate(Spot::Search),
-            (None, true) => Candidate(Spot::Nowhere),
-            (None, false) => {
-                self.tables.new.prefetch_bucket(place, 1);
-                Candidate(Spot::Further)
-            }
+            Some(at) => Candidate::in_word(Spot::Here, at),
+            None => Candidate::without_word(Spot::Search),
         }
     }
 
-    #[inline]
-    fn here(&self, is_old: bool, position: usize, word: Word) -> Candidate {
-        self.tables.slab.prefetch(word.slot());
-        Candidate(Spot::Here { is_old, position, word })
+    /// The token with this id if it is still where it was located and has no tail, which is so with nearly all; otherwise
+    /// [`Self::resolve`] has to say.
+    #[inline(always)] // so that what it found is used where it was read, and never copied
+    #[must_use]
+    pub fn resolve_plain(&self, id: &[u8; 16], candidate: &Candidate) -> Option<Found> {
+        if candidate.spot != Spot::Here {
+            return None;
+        }
+        let words = self.tables.slab.read(candidate.at.word.slot())?;
+        if !slab::is_of(&words, id) || slab::has_tail(&words) {
+            return None;
+        }
+        let state = reread(&self.tables.new, candidate.at)?;
+        Some(Found { words, tail: None, counter: 0, state })
     }
 
     /// The token with this id, if there is one.
-    #[inline(always)] // so that what it found is used where it was read, and never copied
     #[must_use]
     pub fn resolve(&self, id: &[u8; 16], candidate: &Candidate) -> Option<Found> {
-        match candidate.0 {
-            Spot::Nowhere => None,
-            Spot::Here { is_old, position, word }
-                if self.tables.slab.has_id(word.slot(), id) == Some(true) =>
-            {
-                let table = if is_old { self.tables.old.as_ref()? } else { &self.tables.new };
-                match read(&self.tables, table, At { position, word }) {
-                    Some(found) => Some(found),
-                    None => self.lookup(id),
-                }
-            }
-            Spot::Here { .. } | Spot::Further | Spot::Search => self.lookup(id),
-        }
+        let table = match candidate.spot {
+            Spot::Nowhere => return None,
+            Spot::Here => &self.tables.new,
+            Spot::InOld => self.tables.old.as_ref()?,
+            Spot::Further | Spot::Search => return self.lookup(id),
+        };
+        let found = read(&self.tables, table, candidate.at).filter(|found| slab::is_of(&found.words, id));
+        found.or_else(|| self.lookup(id))
     }
 
     /// The token with this id, if there is one. Searches the tables of now, not those of the pin.
@@ -263,13 +307,20 @@ impl From<Unseen> for Search {
     }
 }
 
-/// Reads the record that a word names, then looks at the word again: that second look is the moment the answer is true
-/// of. `None` if the word no longer names that record, or names one that these tables do not know.
-#[inline(always)]
+/// Reads the record that a word names, then looks at the word again ([`reread`]). `None` if the word no longer names that
+/// record, or names one that these tables do not know.
 fn read(tables: &Generation, table: &Table, at: At) -> Option<Found> {
     let written = tables.slab.read_whole(at.word.slot())?;
     let counter = if written.tail.is_some() { tables.slab.counter(at.word.slot()) } else { 0 };
+    let state = reread(table, at)?;
+    Some(Found { words: written.words, tail: written.tail, counter, state })
+}
+
+/// Looks at a word again once its record was read: that is the moment the answer is true of. `None` if it no longer names that
+/// record.
+#[inline(always)]
+fn reread(table: &Table, at: At) -> Option<State> {
     let now = table.load(at.position);
     let is_same = now.slot() == at.word.slot() && (mutated!(IgnoreMoved) || !now.is_moved());
-    is_same.then(|| Found { words: written.words, tail: written.tail, counter, state: now.state() })
+    is_same.then(|| now.state())
 }

@@ -84,6 +84,13 @@ pub(crate) fn digest_words(words: &[u64; RECORD_WORDS]) -> [u64; 4] {
     [words[2], words[3], words[4], words[5]]
 }
 
+/// Whether this is the record of the token with this id.
+#[inline]
+pub(crate) fn is_of(words: &[u64; RECORD_WORDS], id: &[u8; 16]) -> bool {
+    let ids = id.as_chunks::<8>().0;
+    words[0] == u64::from_le_bytes(ids[0]) && words[1] == u64::from_le_bytes(ids[1])
+}
+
 #[inline]
 pub(crate) fn expires_s(words: &[u64; RECORD_WORDS]) -> u32 {
     words[6] as u32
@@ -126,8 +133,9 @@ impl Segment {
         self.counters.get().is_some()
     }
 
-    fn record(&self, at: u32) -> &[AtomicU64] {
-        &self.records[at as usize * RECORD_WORDS..][..RECORD_WORDS]
+    #[inline(always)]
+    fn record(&self, at: u32) -> &[AtomicU64; RECORD_WORDS] {
+        &self.records.as_chunks().0[at as usize]
     }
 
     /// Writes a record that nothing names yet.

@@ -64,6 +64,36 @@ impl<T> Shared<T> {
     }
 }
 
+/// How far readers can see: the number of the last event whose every effect was written.
+#[derive(Debug)]
+pub struct Watermark(AtomicU64);
+
+impl Watermark {
+    /// Nothing is to be seen yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// The last event that readers see the effect of. Acquire: pairs with [`Self::raise`].
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(if mutated!(RelaxedWatermark) { Ordering::Relaxed } else { Ordering::Acquire })
+    }
+
+    /// Raises it. Release: whoever reads this number sees every index word and record that was written before. One
+    /// writer only.
+    pub fn raise(&self, to: u64) {
+        self.0.store(to, if mutated!(RelaxedWatermark) { Ordering::Relaxed } else { Ordering::Release });
+    }
+}
+
+impl Default for Watermark {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Deliberate mistakes, which the models must catch: tests of the tests.
 #[cfg(loom)]
 pub mod mutation {
@@ -85,6 +115,8 @@ pub mod mutation {
         ForgetMoved,
         /// Words are read without Acquire.
         RelaxedRead,
+        /// The watermark is raised without Release and read without Acquire.
+        RelaxedWatermark,
         /// Growth sets MOVED before the copy is there.
         MovedBeforeCopy,
         /// A reader takes a record in a segment it does not know for no record.

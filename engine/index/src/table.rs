@@ -97,25 +97,32 @@ impl Table {
     /// with MOVED its copy in the larger table, are seen as they were written before it.
     #[inline]
     pub(crate) fn load(&self, position: usize) -> Word {
-        let order = if mutated!(RelaxedRead) { Ordering::Relaxed } else { Ordering::Acquire };
-        Word(self.words[position].load(order))
+        load(&self.words[position])
     }
 
-    /// The first word that has the tag in one bucket alone, the home bucket or one behind it; the second value says whether
-    /// the search would end in this bucket. The fast half of [`Self::find`], which touches no record.
-    #[inline]
-    pub(crate) fn first_with_tag(&self, place: Place, behind: usize) -> (Option<At>, bool) {
+    /// The first word of one bucket alone, the home bucket or one behind it, that seems to be the token's, by its tag. Only a
+    /// hint, made in haste: the word may be another token's, or that of a free place. The fast half of [`Self::find`],
+    /// which touches no record.
+    #[inline(always)]
+    pub(crate) fn first_with_tag(&self, place: Place, behind: usize) -> Option<At> {
         let start = self.start_of(place, behind);
-        let mut has_empty = false;
-        for position in start..start + BUCKET_WORDS {
-            let word = self.load(position);
-            if word == Word::EMPTY {
-                has_empty = true;
-            } else if word.tag() == place.tag && word != Word::REMOVED {
-                return (Some(At { position, word }), has_empty);
-            }
-        }
-        (None, has_empty)
+        let bucket = &self.words[start..][..BUCKET_WORDS];
+        // Every word is compared, whichever it is: where to stop is a guess for the processor, and a wrong one for most
+        // tokens.
+        let hits = bucket.iter().rev().fold(0_u32, |hits, word| {
+            let differs = load(word).0 ^ Word::of_tag(place.tag).0;
+            hits << 1 | u32::from(differs < Word::of_tag(1).0)
+        });
+        (hits != 0).then(|| {
+            let at = hits.trailing_zeros() as usize & (BUCKET_WORDS - 1);
+            At { position: start + at, word: load(&bucket[at]) }
+        })
+    }
+
+    /// Whether a search ends in this bucket, the home bucket or one behind it.
+    pub(crate) fn ends_in(&self, place: Place, behind: usize) -> bool {
+        let start = self.start_of(place, behind);
+        self.words[start..][..BUCKET_WORDS].iter().any(|word| load(word) == Word::EMPTY)
     }
 
     /// The word of the token with this id.
@@ -202,6 +209,12 @@ impl Table {
         debug_assert!(self.bucket(bucket).len() == BUCKET_WORDS, "buckets are whole");
         std::array::from_fn(|at| At { position: start + at, word: self.load(start + at) })
     }
+}
+
+#[inline(always)]
+fn load(word: &AtomicU64) -> Word {
+    let order = if mutated!(RelaxedRead) { Ordering::Relaxed } else { Ordering::Acquire };
+    Word(word.load(order))
 }
 
 /// The tables of one moment. While `old` is there, tokens are moving from it to `new`.

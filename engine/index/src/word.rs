@@ -90,6 +90,13 @@ impl Word {
         Self(u64::from(tag) << 40 | state.in_word() | u64::from(slot))
     }
 
+    /// A word of this tag and nothing else.
+    #[inline]
+    pub(crate) const fn of_tag(tag: u32) -> Self {
+        Self((tag as u64) << 40)
+    }
+
+    #[inline]
     pub(crate) fn tag(self) -> u32 {
         (self.0 >> 40) as u32
     }

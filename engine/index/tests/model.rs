@@ -65,7 +65,11 @@ fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<Known>> {
     let mut candidates = vec![Candidate::default(); ids.len()];
     pin.prefetch(ids);
     pin.locate(ids, &mut candidates);
-    let batch: Vec<_> = ids.iter().zip(&candidates).map(|(id, at)| pin.resolve(id, at)).collect();
+    let batch: Vec<_> = ids
+        .iter()
+        .zip(&candidates)
+        .map(|(id, at)| pin.resolve_plain(id, at).or_else(|| pin.resolve(id, at)))
+        .collect();
     let single: Vec<_> = ids.iter().map(|id| pin.lookup(id)).collect();
     assert_eq!(batch, single);
     let known = |found: Found| {
@@ -335,5 +339,5 @@ fn seen_by_reader_once(reader: &Reader, id: &[u8; 16]) -> Option<Found> {
     let pin = reader.pin();
     let mut candidate = [Candidate::default()];
     pin.locate([id], &mut candidate);
-    pin.resolve(id, &candidate[0])
+    pin.resolve_plain(id, &candidate[0]).or_else(|| pin.resolve(id, &candidate[0]))
 }
