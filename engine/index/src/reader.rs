@@ -55,12 +55,6 @@ impl Candidate {
     /// What a candidate is before it was located.
     pub const NOWHERE: Self = Self::without_word(Spot::Nowhere);
 
-    #[inline(always)]
-    fn in_word(spot: Spot, at: At) -> Self {
-        // A token with the tag that free places have.
-        if at.word.is_free() { Self::without_word(Spot::Search) } else { Self { spot, at } }
-    }
-
     const fn without_word(spot: Spot) -> Self {
         Self { spot, at: At { position: 0, word: Word::EMPTY } }
     }
@@ -190,7 +184,7 @@ impl Pin<'_> {
     fn locate_home(&self, id: &[u8; 16]) -> Candidate {
         let place = Place::of(id);
         match self.tables.new.first_with_tag(place, 0) {
-            Some(at) => Candidate::in_word(Spot::Here, at),
+            Some(at) => Candidate { spot: Spot::Here, at },
             None if self.tables.new.ends_in(place, 0) => Candidate::NOWHERE,
             None => Candidate::without_word(Spot::Further),
         }
@@ -202,7 +196,7 @@ impl Pin<'_> {
         match self.tables.new.first_with_tag(place, 1) {
             Some(at) => {
                 self.tables.slab.prefetch(at.word.slot());
-                Candidate::in_word(Spot::Here, at)
+                Candidate { spot: Spot::Here, at }
             }
             None if self.tables.new.ends_in(place, 1) => Candidate::NOWHERE,
             None => Candidate::without_word(Spot::Search),
@@ -217,10 +211,10 @@ impl Pin<'_> {
         if let Some(at) = old.first_with_tag(place, 0)
             && (mutated!(IgnoreMoved) || !at.word.is_moved())
         {
-            return Candidate::in_word(Spot::InOld, at);
+            return Candidate { spot: Spot::InOld, at };
         }
         match self.tables.new.first_with_tag(place, 0) {
-            Some(at) => Candidate::in_word(Spot::Here, at),
+            Some(at) => Candidate { spot: Spot::Here, at },
             None => Candidate::without_word(Spot::Search),
         }
     }
@@ -317,10 +311,11 @@ fn read(tables: &Generation, table: &Table, at: At) -> Option<Found> {
 }
 
 /// Looks at a word again once its record was read: that is the moment the answer is true of. `None` if it no longer names that
-/// record.
+/// record, or none: that of a free place has a tag like any other.
 #[inline(always)]
 fn reread(table: &Table, at: At) -> Option<State> {
     let now = table.load(at.position);
-    let is_same = now.slot() == at.word.slot() && (mutated!(IgnoreMoved) || !now.is_moved());
+    let is_same =
+        now.slot() == at.word.slot() && !now.is_free() && (mutated!(IgnoreMoved) || !now.is_moved());
     is_same.then(|| now.state())
 }
