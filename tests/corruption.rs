@@ -4,8 +4,8 @@
 
 use jeton_tests::Server;
 use jeton_tests::damage::{
-    Change, Image, Judges, Outcome, Repaired, Report, Workbench, all, gate, judge, judge_by, repair,
-    repair_all, serve,
+    Change, Image, Judges, Outcome, Repaired, Report, Workbench, all, every_header, gate, judge, judge_by,
+    repair, repair_all, serve,
 };
 
 const SEED: u64 = 1;
@@ -14,6 +14,8 @@ const SEEDED: usize = 2_000;
 /// Every so many-th refused change is repaired, and of all changes is put before a start.
 const REPAIR_STEP: usize = 40;
 const SERVE_STEP: usize = 150;
+/// Of the changes to the headers of a small one, every so many-th is judged by the real binary as well.
+const HEADER_SAMPLE: usize = 100;
 /// Of all changes to a small directory, every so many-th is judged in the gate: a prime, so that it meets each bit.
 const SMALL_STEP: usize = 1_009;
 
@@ -124,6 +126,17 @@ fn a_worker_says_of_damage_to_the_log_and_to_snapshots_what_the_real_binary_says
     let report = judged_twice(env!("CARGO_BIN_EXE_damage"));
     assert!(report.failures.is_empty(), "{}", report.failures.join("\n"));
     assert!(report.changes() > 100 && report.sampled == report.changes(), "{report}");
+}
+
+#[test]
+fn a_byte_changed_in_any_header_of_a_small_log_and_a_cut_at_any_record_are_noticed_or_without_effect() {
+    let (image, foreign) = (Image::make_small().unwrap(), Image::make_small().unwrap());
+    let changes = every_header(&image, SEED);
+    let judges = Judges::Workers { program: env!("CARGO_BIN_EXE_damage").as_ref(), sample: HEADER_SAMPLE };
+    let report = judge_by(judges, 2, (&image, &foreign), &changes, || false);
+    println!("{report}");
+    assert!(report.failures.is_empty(), "seed {SEED}: {}", report.failures.join("\n"));
+    assert!(report.changes() == changes.len() && changes.len() > 1_000, "{report}");
 }
 
 #[test]

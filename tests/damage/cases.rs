@@ -1,5 +1,6 @@
-//! Which changes are made: in the gate each byte of the headers of three batches a segment and of what has no padding, each cut
-//! between two records, and positions by seed; to a small image each that there is.
+//! Which changes are made: in the gate each byte of what has no padding, of every header of a small image, and in a larger one of
+//! those of three batches a segment; each cut between two records, and positions by seed. In the long run to a small image each
+//! change that there is.
 
 use std::path::{Path, PathBuf};
 
@@ -18,17 +19,26 @@ const ANCHOR_SLOT_BYTES: usize = 4_096;
 const ANCHOR_PADDING_STEP: usize = 64;
 /// Envelope and header of a batch within sled's value.
 const BATCH_HEADERS_BYTES: usize = 40 + 128;
-/// Of the batches of a segment so many have each byte of their headers changed in the gate: the first, the last, and
-/// those in between at even distances.
+/// Of the batches of a segment so many have each byte of their headers changed in the gate, the first, the last, and those in
+/// between at even distances; of a small image all have ([`every_header`]).
 const BATCHES_PER_SEGMENT: usize = 3;
 
 /// The gate's changes, `seeded` of them at positions that follow from the seed.
 pub fn gate(image: &Image, seed: u64, seeded: usize) -> Vec<Change> {
     let mut rng = Rng::new(seed);
-    let mut changes = headers(image, &mut rng);
+    let mut changes = headers(image, BATCHES_PER_SEGMENT, &mut rng);
     changes.extend(cuts(image));
     changes.extend(wholes(image));
     changes.extend((0..seeded).map(|_| anywhere(image, &mut rng)));
+    changes
+}
+
+/// A bit of every byte of every header in sled's files, of each batch too, and each cut between two records there; for an image
+/// with few batches.
+pub fn every_header(image: &Image, seed: u64) -> Vec<Change> {
+    let mut changes = headers(image, usize::MAX, &mut Rng::new(seed));
+    changes.extend(cuts(image));
+    changes.retain(|change| change.path().ends_with("db"));
     changes
 }
 
@@ -57,12 +67,12 @@ fn flip(file: &Path, at: usize, rng: &mut Rng) -> Change {
     Change::Flip { file: file.to_owned(), at, bit: u8::try_from(rng.below(8)).expect("a bit of a byte") }
 }
 
-fn headers(image: &Image, rng: &mut Rng) -> Vec<Change> {
+fn headers(image: &Image, batches_per_segment: usize, rng: &mut Rng) -> Vec<Change> {
     let mut changes = Vec::new();
     for (file, bytes) in of_log(image) {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let positions: Vec<usize> = match name.as_str() {
-            "db" => headers_of(bytes),
+            "db" => headers_of(bytes, batches_per_segment),
             "anchor" => (0..bytes.len())
                 .filter(|at| at % ANCHOR_SLOT_BYTES < ANCHOR_CONTENT_BYTES || at % ANCHOR_PADDING_STEP == 0)
                 .collect(),
@@ -73,15 +83,16 @@ fn headers(image: &Image, rng: &mut Rng) -> Vec<Change> {
     changes
 }
 
-fn headers_of(bytes: &[u8]) -> Vec<usize> {
+fn headers_of(bytes: &[u8], batches_max: usize) -> Vec<usize> {
     let layout = Layout::of(bytes);
     let mut positions: Vec<usize> =
         layout.segments.iter().chain(&layout.messages).cloned().flatten().collect();
     let batches: Vec<usize> =
         bytes.windows(4).enumerate().filter(|(_, four)| four == b"JTNB").map(|(at, _)| at).collect();
-    for of in 0..BATCHES_PER_SEGMENT {
-        let batch = batches.get(batches.len().saturating_sub(1) * of / (BATCHES_PER_SEGMENT - 1));
-        let begins = batch.map_or(0, |at| at.saturating_sub(40));
+    let chosen = batches.len().min(batches_max);
+    for of in 0..chosen {
+        let batch = batches[(batches.len() - 1) * of / (chosen - 1).max(1)];
+        let begins = batch.saturating_sub(40);
         positions.extend(begins..bytes.len().min(begins + BATCH_HEADERS_BYTES));
     }
     positions

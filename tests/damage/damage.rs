@@ -18,7 +18,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use cases::{all, gate};
+pub use cases::{all, every_header, gate};
 pub use change::Change;
 pub use image::Image;
 pub use judge::{Judges, judge, judge_by};
