@@ -12,7 +12,7 @@ use blake3::platform::Platform;
 
 use super::{Secret, TokenId};
 
-/// How many messages go through SIMD at a time; a smaller group is filled up to this.
+/// How many messages go through SIMD at a time; a smaller group is filled up to a power of two.
 pub const DIGEST_BATCH: usize = 16;
 
 /// Fills a message up to one block; part of the format.
@@ -83,18 +83,19 @@ impl Digester {
         for (message, token) in self.messages[..tokens.len()].iter_mut().zip(tokens) {
             message[..32].copy_from_slice(token);
         }
-        // Always 16 messages: a group of 15 would take twice as long as one of 16. What is left over from the group
-        // before is hashed for nothing.
+        // As many messages as one round of SIMD takes: a group of 15 would take twice as long as one of 16. What is left over
+        // from the group before is hashed for nothing.
+        let count = tokens.len().next_power_of_two().min(DIGEST_BATCH);
         let inputs: [&[u8; BLOCK_BYTES]; DIGEST_BATCH] = std::array::from_fn(|at| &self.messages[at]);
         PLATFORM.hash_many(
-            &inputs,
+            &inputs[..count],
             &KEY_WORDS,
             0,
             IncrementCounter::No,
             KEYED_HASH,
             CHUNK_START,
             CHUNK_END | ROOT,
-            self.digests.as_flattened_mut(),
+            self.digests[..count].as_flattened_mut(),
         );
         &self.digests
     }
