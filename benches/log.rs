@@ -15,7 +15,7 @@ const BATCH_EVENTS: u64 = 64;
 fn appends(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("durable append");
     group.sample_size(20);
-    for events in [1_u64, 64, 1_024] {
+    for events in [1_u64, 16, 64, 256, 1_024] {
         group.throughput(Throughput::Elements(events));
         let dir = tempfile::tempdir().expect("a directory");
         let mut store = SledStore::open(dir.path(), Options::default(), [1; 16]).expect("a log");

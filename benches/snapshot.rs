@@ -1,19 +1,27 @@
 //! Snapshots: writing one beside nothing else, and what a start does with it. `JETON_BENCH_TOKENS=10000000` for other sizes.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
+use std::fs::File;
 use std::hint::black_box;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use jeton::snapshots::SnapshotDir;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use jeton::snapshots::{SNAPSHOTS_DIR, SnapshotDir};
 use jeton_core::sequencer::Sequencer;
 use jeton_core::snapshot::{Manifest, SnapshotWriter};
 use jeton_core::state::StateConfig;
+
+use memmap2::{Advice, MmapMut};
 
 #[path = "fill.rs"]
 mod fill;
 
 use fill::{Size, filled, setting};
+
+const PAGE_BYTES: usize = 4_096;
 
 /// Writes a snapshot; returns its manifest, the longest time the sequencer was held, and what the sequencer did in all.
 fn write(
@@ -87,7 +95,67 @@ fn snapshots(criterion: &mut Criterion) {
             criterion::BatchSize::PerIteration,
         );
     });
+    limits(&mut group, &data.path().join(SNAPSHOTS_DIR));
     group.finish();
+}
+
+/// A file, and as much memory.
+struct Piece<'a>(&'a Path, &'a mut [u8]);
+
+/// What the machine takes for the steps of an opening, each by itself, in two threads as a start does: memory is cleared by the
+/// kernel when it is first touched, the files are copied into it, and hashed.
+fn limits(group: &mut BenchmarkGroup<'_, WallTime>, folder: &Path) {
+    let entries =
+        std::fs::read_dir(folder).expect("the folder of snapshots").map(|entry| entry.expect("a file"));
+    let files: Vec<(PathBuf, usize)> =
+        entries.map(|entry| (entry.path(), entry.metadata().expect("a size").len() as usize)).collect();
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+    let touch = |Piece(_, room): Piece<'_>| room.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+    let copy = |Piece(path, room): Piece<'_>| {
+        File::open(path).and_then(|mut file| file.read_exact(room)).expect("it is read");
+    };
+    let hash = |Piece(_, room): Piece<'_>| {
+        black_box(blake3::hash(room));
+    };
+    group.bench_function("the machine's limit: clear as much memory", |bencher| {
+        bencher.iter_with_large_drop(|| {
+            let mut room = anonymous(bytes);
+            in_two_threads(&files, &mut room, touch);
+            room
+        });
+    });
+    let mut room = anonymous(bytes);
+    group.bench_function("the machine's limit: copy the files into memory that is there", |bencher| {
+        bencher.iter(|| in_two_threads(&files, &mut room, copy));
+    });
+    group.bench_function("the machine's limit: hash it", |bencher| {
+        bencher.iter(|| in_two_threads(&files, &mut room, hash));
+    });
+}
+
+fn anonymous(bytes: usize) -> MmapMut {
+    let room = MmapMut::map_anon(bytes).expect("memory");
+    let _ = room.advise(Advice::HugePage); // without, it is slower
+    room
+}
+
+fn in_two_threads<'a>(
+    files: &'a [(PathBuf, usize)],
+    mut room: &'a mut [u8],
+    work: impl Fn(Piece<'_>) + Sync,
+) {
+    let mut shares = [Vec::new(), Vec::new()];
+    for (number, (path, bytes)) in files.iter().enumerate() {
+        let (piece, rest) = room.split_at_mut(*bytes);
+        shares[number % 2].push(Piece(path, piece));
+        room = rest;
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        for share in shares {
+            scope.spawn(move || share.into_iter().for_each(work));
+        }
+    });
 }
 
 criterion_group!(benches, snapshots);
