@@ -15,9 +15,10 @@ use super::shim::{Fault, Recorded, place, record};
 use super::trace::{Event, Trace};
 use crate::sim::rng::Rng;
 
-/// Of the same calls on files of the same kind, so many are made to fail, each for itself, under the mark where they come
-/// first; one under later marks, and of copies.
+/// Of the same calls on files of the same kind under one mark, so many are made to fail, each for itself; of copies one.
 const EACH_MAX: u32 = 2;
+/// And under a mark that is about a rotation, where each has to find another state: all of them.
+const EACH_MAX_OF_ROTATIONS: u32 = 8;
 
 /// Calls of one kind, on files of one kind, under one mark.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,9 +161,12 @@ pub fn calls(trace: &Trace) -> Vec<Calls> {
             continue;
         }
         let (phase, call, path) = kind;
-        let is_known =
-            path.ends_with('*') || all.iter().any(|calls| calls.call == call && calls.path == path);
-        all.push(Calls { phase, call, path, count: 1, tried: if is_known { 1 } else { EACH_MAX } });
+        let tried = match &path {
+            copied if copied.ends_with('*') => 1,
+            _ if phase.contains("rotation") => EACH_MAX_OF_ROTATIONS,
+            _ => EACH_MAX,
+        };
+        all.push(Calls { phase, call, path, count: 1, tried });
     }
     all.iter_mut().for_each(|calls| calls.tried = calls.tried.min(calls.count));
     all
