@@ -315,7 +315,8 @@ fn read(tables: &Generation, table: &Table, at: At) -> Option<Found> {
 #[inline(always)]
 fn reread(table: &Table, at: At) -> Option<State> {
     let now = table.load(at.position);
-    let is_same =
-        now.slot() == at.word.slot() && !now.is_free() && (mutated!(IgnoreMoved) || !now.is_moved());
+    let is_same = now.slot() == at.word.slot()
+        && (mutated!(FreeIsAToken) || !now.is_free())
+        && (mutated!(IgnoreMoved) || !now.is_moved());
     is_same.then(|| now.state())
 }

@@ -119,6 +119,8 @@ pub mod mutation {
         RelaxedWatermark,
         /// Growth sets MOVED before the copy is there.
         MovedBeforeCopy,
+        /// A reader takes the word of a free place for that of a token with the same tag.
+        FreeIsAToken,
         /// A reader takes a record in a segment it does not know for no record.
         UnseenIsNone,
         /// A segment is given up before the last word that names a record in it was changed.

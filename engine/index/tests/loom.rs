@@ -242,6 +242,45 @@ fn a_renewal_while_growing_is_old_or_new() {
     reading.join().unwrap();
 }
 
+/// A token whose home bucket is full is seen whole, and a revoke of it that was acknowledged holds.
+fn a_token_behind_its_full_bucket_is_as_any_other() {
+    let (mut writer, reader) = index();
+    for byte in 1..=2 {
+        writer.insert(&record(byte, 5), None, State::LIVE).unwrap();
+    }
+    let acknowledged = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&acknowledged);
+    let reading = thread::spawn(move || {
+        let was_acknowledged = seen.load(Ordering::Acquire);
+        let found = look(&reader, 3);
+        assert!(
+            found.is_none_or(|found| found.record() == record(3, 5)),
+            "a token is seen with its whole record"
+        );
+        let is_good = found.is_some_and(|found| found.state.is_admissible());
+        assert!(!was_acknowledged || !is_good, "a revoke that was acknowledged holds");
+    });
+    writer.insert(&record(3, 5), None, State::LIVE).unwrap();
+    writer.mark(&id(3), State::REVOKED);
+    acknowledged.store(true, Ordering::Release);
+    reading.join().unwrap();
+}
+
+/// The tag of this token is that of a place that is free, and its id that of a record that nobody wrote: it is found while it is
+/// there, and what is found is its record.
+fn a_free_place_is_no_token() {
+    let (mut writer, reader) = index();
+    writer.insert(&record(1, 5), None, State::LIVE).unwrap(); // so that there is a segment
+    let reading = thread::spawn(move || {
+        let found = look(&reader, 0);
+        assert!(found.is_none_or(|found| found.record() == record(0, 5)), "a free place is no token");
+    });
+    writer.insert(&record(0, 5), None, State::LIVE).unwrap();
+    writer.remove(&id(0)).unwrap();
+    writer.insert(&record(2, 5), None, State::LIVE).unwrap(); // where that was
+    reading.join().unwrap();
+}
+
 fn search(reader: &Reader, byte: u8) -> Option<Found> {
     reader.pin().lookup(&id(byte))
 }
@@ -283,6 +322,8 @@ fn the_models_hold() {
     holds(what_is_live_is_durable);
     holds(what_is_said_to_be_published_is_seen);
     holds(publishing_while_growing_is_seen);
+    holds(a_token_behind_its_full_bucket_is_as_any_other);
+    holds(a_free_place_is_no_token);
     holds(a_token_is_found_in_a_frame_while_its_segment_is_given_up);
     holds(a_token_is_found_by_itself_while_its_segment_is_given_up);
 }
@@ -339,6 +380,11 @@ fn growth_that_forgets_to_say_moved_is_caught() {
 #[test]
 fn growth_that_says_moved_too_early_is_caught() {
     is_caught(Mutation::MovedBeforeCopy, a_revoke_while_growing_holds, "does not get lost");
+}
+
+#[test]
+fn a_reader_that_takes_a_free_place_for_a_token_is_caught() {
+    is_caught(Mutation::FreeIsAToken, a_free_place_is_no_token, "a free place is no token");
 }
 
 #[test]
