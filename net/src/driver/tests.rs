@@ -425,6 +425,23 @@ fn handshakes_that_wait_for_their_turn_are_bounded() {
 }
 
 #[test]
+fn handshakes_that_do_not_go_on_are_bounded() {
+    let limits = Limits { handshakes_max: 8, ..Limits::default() };
+    let mut net = Net::with(Weather::default(), limits, true);
+    (0..20).for_each(|_| {
+        net.connect();
+    });
+    net.transmit();
+    // Each is taken as far as its first flight goes, and hears no more of its client.
+    while let Some(flying) = net.flying.pop() {
+        let origin = Origin { remote: address(2), local_ip: None, ecn: None };
+        net.server.handle_datagram(net.now, origin, BytesMut::from(&flying.bytes[..]));
+        while net.server.handle_handshake(net.now) {}
+    }
+    assert_eq!(net.server.connections(), 8);
+}
+
+#[test]
 fn a_peer_opens_no_more_streams_than_it_may() {
     let mut net = Net::new(Weather::default());
     let conn = net.connect();
