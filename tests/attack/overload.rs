@@ -197,6 +197,8 @@ async fn step(
             "service_us": of_kind.map(|of| &of["service_us"]),
             "generator_cpu_s": report["generator_cpu_s"],
             "generator_lag_us_max": detail["generator_lag_us_max"],
+            "generator_busiest": detail["generator_busiest"],
+            "generator_held_back": detail["generator_held_back"],
             "server_cpu_s": report["server_cpu_s"],
             "server_rss_bytes": report["server_rss_bytes"],
             "witness": {
@@ -227,9 +229,10 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
         goodputs.push((multiple, goodput));
         steps.push(figures);
     }
+    // Whatever it has shown that it can do, in a step or before.
     let best_up_to = |most: f64| {
         let of_those = goodputs.iter().filter(|(multiple, _)| *multiple <= most);
-        of_those.fold(f64::NAN, |best, (_, goodput)| best.max(*goodput))
+        of_those.fold(capacity, |best, (_, goodput)| best.max(*goodput))
     };
     let at_twice =
         goodputs.iter().find(|(multiple, _)| *multiple == 2.0).map_or(f64::NAN, |(_, goodput)| *goodput);
