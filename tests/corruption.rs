@@ -9,7 +9,7 @@ use jeton_tests::damage::{
 };
 
 const SEED: u64 = 1;
-/// Positions by seed, beside every byte of every header and every cut between two records.
+/// Positions by seed, beside headers and every cut between two records.
 const SEEDED: usize = 2_000;
 /// Every so many-th refused change is repaired, and of all changes is put before a start.
 const REPAIR_STEP: usize = 40;

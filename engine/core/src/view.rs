@@ -200,7 +200,7 @@ impl Asking<'_> {
 
     #[inline(always)]
     fn answer(&mut self, found: Option<&Found>, asked: &Asked<'_>) -> Answer {
-        // An unknown token is compared with something too: the time tells nothing.
+        // An unknown token is compared with something too.
         let is_right = has_digest_words(asked.digest, found.map_or([0; 4], Found::digest_words));
         let nothing = |asking: &Self| about_nothing(Verdict::Unknown, asking.caller);
         let Some(found) = found else { return nothing(self) };
