@@ -406,9 +406,8 @@ fn a_crowd_at_the_door_does_not_hold_up_who_is_inside() {
     assert!(!net.server.handle_handshake(net.now));
 }
 
-#[test]
-fn handshakes_that_wait_for_their_turn_are_bounded() {
-    let limits = Limits { handshake_steps_max: 8, ..Limits::default() };
+/// The first flights of twenty clients have come to a server with these limits; after each something was done with it.
+fn twenty_first_flights(limits: Limits, after_each: impl Fn(&mut Driver, Instant)) -> Net {
     let mut net = Net::with(Weather::default(), limits, true);
     (0..20).for_each(|_| {
         net.connect();
@@ -417,7 +416,15 @@ fn handshakes_that_wait_for_their_turn_are_bounded() {
     while let Some(flying) = net.flying.pop() {
         let origin = Origin { remote: address(2), local_ip: None, ecn: None };
         net.server.handle_datagram(net.now, origin, BytesMut::from(&flying.bytes[..]));
+        after_each(&mut net.server, net.now);
     }
+    net
+}
+
+#[test]
+fn handshakes_that_wait_for_their_turn_are_bounded() {
+    let limits = Limits { handshake_steps_max: 8, ..Limits::default() };
+    let mut net = twenty_first_flights(limits, |_, _| {});
     let taken = (0..100).take_while(|_| net.server.handle_handshake(net.now)).count();
     assert_eq!((taken, net.server.connections()), (8, 8));
     net.run(Duration::from_secs(1));
@@ -427,17 +434,7 @@ fn handshakes_that_wait_for_their_turn_are_bounded() {
 #[test]
 fn handshakes_that_do_not_go_on_are_bounded() {
     let limits = Limits { handshakes_max: 8, ..Limits::default() };
-    let mut net = Net::with(Weather::default(), limits, true);
-    (0..20).for_each(|_| {
-        net.connect();
-    });
-    net.transmit();
-    // Each is taken as far as its first flight goes, and hears no more of its client.
-    while let Some(flying) = net.flying.pop() {
-        let origin = Origin { remote: address(2), local_ip: None, ecn: None };
-        net.server.handle_datagram(net.now, origin, BytesMut::from(&flying.bytes[..]));
-        while net.server.handle_handshake(net.now) {}
-    }
+    let net = twenty_first_flights(limits, |server, now| while server.handle_handshake(now) {});
     assert_eq!(net.server.connections(), 8);
 }
 
