@@ -165,7 +165,7 @@ fn small_copy() -> Copy {
 #[test]
 fn a_copy_whose_parts_contradict_one_another_is_refused() {
     type Spoil = fn(&mut IndexImage);
-    let refused: [(&str, Spoil); 12] = [
+    let refused: [(&str, Spoil); 14] = [
         ("no segment", |image| drop(image.segments.remove(0))),
         ("twice the same number", |image| image.segments[1].number = image.segments[0].number),
         ("more in use than written", |image| image.segments[0].live = image.segments[0].used + 1),
@@ -180,6 +180,11 @@ fn a_copy_whose_parts_contradict_one_another_is_refused() {
         ("a segment younger than the index", |image| image.segments[1].serial = u64::MAX),
         ("more slots than can be counted", |image| image.serial = u64::MAX),
         ("a counter of nothing", |image| image.counters.push((0, 1))),
+        ("a table of one bucket", |image| {
+            image.table = Buffer::for_table(8, false).unwrap();
+            image.segments.iter_mut().for_each(|segment| segment.live = 0);
+        }),
+        ("a table of half a bucket", |image| image.table = Buffer::for_table(8 * 8 + 4, false).unwrap()),
         ("a word that names nothing", |image| {
             let bytes = image.table.bytes_mut();
             let at = (0..bytes.len()).step_by(8).find(|at| bytes[*at..*at + 8] == [0; 8]).unwrap();

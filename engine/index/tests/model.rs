@@ -57,6 +57,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..if cfg!(miri) { 30 } else { 300 })
 }
 
+#[test]
+fn a_frame_has_the_tokens_that_lie_far_behind_their_home_bucket() {
+    let (mut writer, reader) = index(1_000, 1_000, SMALL_SEGMENT);
+    // All of one home bucket: at eight words each they fill five more and begin a seventh.
+    let ids: Vec<_> = (0..50).map(|member| id(9, member)).collect();
+    for present in &ids[..49] {
+        writer.insert(&record(*present, 1), tail(*present).as_ref(), State::LIVE).expect("room");
+    }
+    let seen = seen_by_reader(&reader, &ids);
+    assert_eq!(seen.iter().flatten().count(), 49);
+    assert!(
+        seen[..49].iter().zip(&ids).all(|(seen, id)| seen.is_some_and(|(_, record, _)| record.id == *id))
+    );
+    assert!(seen[49].is_none());
+}
+
 /// What a token is, as the map has it: state, record and counter.
 type Known = (State, Record, u64);
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::slots::{Book, Slots};
-use super::{IndexConfig, IndexError, Writer, check};
+use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, check};
 use crate::memory::Words;
 use crate::reader::{Core, Reader};
 use crate::slab::{RECORD_WORDS, Record, SEGMENT_RECORDS, Segment, Slab, Tail, has_tail};
@@ -96,8 +96,8 @@ impl Buffer {
 pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader), RestoreError> {
     check(&config)?;
     let IndexImage { table, segments, counters, serial, open } = image;
-    let whole_buckets = table.0.len().is_multiple_of(BUCKET_WORDS) && !table.0.is_empty();
-    ensure(whole_buckets, "the table is not made of whole buckets")?;
+    ensure(table.0.len().is_multiple_of(BUCKET_WORDS), "the table is not made of whole buckets")?;
+    ensure(table.0.len() >= BUCKETS_MIN * BUCKET_WORDS, "the table is smaller than the smallest there is")?;
     let mut slab = Slab::new(config.segment_records.ilog2());
     let mut slots = Slots::new(config.slots_max);
     // Slots have 31 bits. Small segments are as many as there are records at most, or what lists them would outgrow them.
