@@ -32,12 +32,18 @@ pub const HANDSHAKE: Duration = Duration::from_secs(3);
 
 struct Conn {
     inner: Connection,
-    /// The entry in the timer set.
+    /// The entry in the timer set: as early as it has to be or earlier ([`Driver::settle`]).
     deadline: Option<Instant>,
     /// When the handshake has to be done; `None` once it is.
     handshake_until: Option<Instant>,
     is_dirty: bool,
     is_lost: bool,
+}
+
+impl Conn {
+    fn wants_to_be_woken(&mut self) -> Option<Instant> {
+        self.inner.poll_timeout().into_iter().chain(self.handshake_until).min()
+    }
 }
 
 /// What moves a handshake of the server's on: up to a few hundred microseconds of public-key cryptography.
@@ -236,6 +242,10 @@ impl Driver {
             self.timers.pop_first();
             let Some(conn) = self.conns.get_mut(&handle) else { continue };
             conn.deadline = None;
+            if conn.wants_to_be_woken().is_none_or(|wanted| wanted > now) {
+                self.settle(handle);
+                continue;
+            }
             if conn.handshake_until.is_some_and(|until| until <= now) {
                 conn.handshake_until = None;
                 self.handshaking -= 1;
@@ -450,11 +460,13 @@ impl Driver {
     /// Notes when a connection wants to be woken, or forgets it once it is drained.
     fn settle(&mut self, handle: ConnectionHandle) {
         let Some(conn) = self.conns.get_mut(&handle) else { return };
-        let wanted = conn.inner.poll_timeout().into_iter().chain(conn.handshake_until).min();
-        if wanted != conn.deadline {
+        // Each datagram moves the deadline, nearly always on: then the entry stays, and is moved once its time has come.
+        if let Some(wanted) = conn.wants_to_be_woken()
+            && conn.deadline.is_none_or(|entry| wanted < entry)
+        {
             conn.deadline.map(|at| self.timers.remove(&(at, handle)));
-            wanted.map(|at| self.timers.insert((at, handle)));
-            conn.deadline = wanted;
+            self.timers.insert((wanted, handle));
+            conn.deadline = Some(wanted);
         }
         if conn.inner.is_drained() {
             conn.deadline.map(|at| self.timers.remove(&(at, handle)));

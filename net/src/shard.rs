@@ -19,7 +19,7 @@ pub use limits::{StartError, available_cpus, check_memlock, huge_pages};
 pub use park::Bell;
 
 use crate::driver::{ConfigError, Driver, DriverConfig, DriverEvent, Transmit};
-use crate::socket::{ReceiveBuffer, Socket};
+use crate::socket::{ReceiveBuffer, Received, Socket};
 
 /// A socket that takes nothing is tried again after this; glommio does not tell.
 const SEND_RETRY: Duration = Duration::from_micros(50);
@@ -269,9 +269,9 @@ impl<H: Handler> Shard<H> {
             let received = self
                 .socket
                 .receive(&mut self.receive, |origin, data| driver.handle_datagram(now, origin, data))?;
-            has_worked |= received > 0;
-            if received == 0 {
-                break;
+            has_worked |= received != Received::Nothing;
+            if received != Received::Part {
+                break; // to ask once more for what may have come since costs a system call
             }
         }
         has_worked |= self.driver.handle_handshake(now);

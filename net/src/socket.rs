@@ -50,6 +50,17 @@ pub struct Socket {
     state: UdpSocketState,
 }
 
+/// What one receive brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing is there.
+    Nothing,
+    /// All that was there.
+    All,
+    /// As much as there was room for: there may be more.
+    Part,
+}
+
 /// Room to receive into, kept from one receive to the next.
 #[derive(Debug)]
 pub struct ReceiveBuffer {
@@ -118,6 +129,7 @@ impl Socket {
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER_BYTES);
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        options::ask_for_less(socket.as_fd(), !address.ip().is_unspecified());
         Ok(Self { socket, state })
     }
 
@@ -133,7 +145,7 @@ impl Socket {
         &self.socket
     }
 
-    /// Receives what is there and hands each datagram on; returns how many there were, 0 if none.
+    /// Receives what is there, as far as there is room for it, and hands each datagram on.
     ///
     /// # Errors
     /// What the system says, but for "nothing there".
@@ -141,32 +153,30 @@ impl Socket {
         &self,
         buffer: &mut ReceiveBuffer,
         mut take: impl FnMut(Origin, BytesMut),
-    ) -> io::Result<usize> {
+    ) -> io::Result<Received> {
         let mut chunks = buffer.bytes.chunks_mut(RECEIVE_BYTES);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let received = match self.state.recv((&self.socket).into(), &mut slices, &mut buffer.metas) {
             Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
             // An earlier datagram of ours met a closed port or a dead route, or the system is short of something:
             // nothing is wrong with this socket.
             Err(error) if is_passing(&error) => {
                 tracing::debug!(%error, "a receive failed");
-                return Ok(0);
+                return Ok(Received::Nothing);
             }
             Err(error) => return Err(error),
         };
-        let mut count = 0;
         for (meta, bytes) in buffer.metas.iter().zip(buffer.bytes.chunks(RECEIVE_BYTES)).take(received) {
             let origin =
                 Origin { remote: meta.addr, local_ip: meta.dst_ip, ecn: meta.ecn.map(|ecn| ecn as u8) };
             let filled = bytes.get(..meta.len).unwrap_or_default();
             for datagram in filled.chunks(meta.stride.max(1)) {
                 take(origin, BytesMut::from(datagram));
-                count += 1;
             }
         }
-        Ok(count)
+        Ok(if received < BATCH_SIZE { Received::All } else { Received::Part })
     }
 
     /// How many datagrams one send may carry; fewer once the network device has refused to cut them.
@@ -236,4 +246,33 @@ fn is_passing(error: &io::Error) -> bool {
             | Kind::Interrupted
             | Kind::OutOfMemory
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_is_received_is_said_once_and_nothing_more_of_it_than_is_used() {
+        let socket = Socket::bind(([127, 0, 0, 1], 0).into(), false).unwrap();
+        let peer = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let (mut buffer, mut seen) = (ReceiveBuffer::default(), Vec::new());
+        assert_eq!(socket.receive(&mut buffer, |_, _| unreachable!()).unwrap(), Received::Nothing);
+        for number in 0..BATCH_SIZE + 1 {
+            peer.send_to(&[number as u8], socket.local_addr().unwrap()).unwrap();
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut answers = Vec::new();
+        while seen.len() <= BATCH_SIZE && Instant::now() < until {
+            let received = socket.receive(&mut buffer, |origin, data| {
+                assert_eq!((origin.remote, origin.local_ip), (peer.local_addr().unwrap(), None));
+                seen.push(data[0]);
+            });
+            answers.push(received.unwrap());
+        }
+        assert!(seen.iter().copied().eq(0..=BATCH_SIZE as u8), "{seen:?}");
+        assert_eq!(answers, [Received::Part, Received::All]);
+    }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use jeton_core::verdict::Verdict;
 use jeton_net::driver::{ClientCrypto, ConnId, Driver, DriverConfig, DriverEvent, Read, Transmit};
-use jeton_net::socket::{ReceiveBuffer, Socket};
+use jeton_net::socket::{ReceiveBuffer, Received, Socket};
 use jeton_net::tls::{Credentials, client_config};
 
 use self::link::{Link, Taken};
@@ -229,10 +229,10 @@ impl Peer for JetonPeer {
             let received = self
                 .socket
                 .receive(&mut self.receive, |origin, data| driver.handle_datagram(now, origin, data))?;
-            if received == 0 {
+            is_moved |= received != Received::Nothing;
+            if received != Received::Part {
                 break;
             }
-            is_moved = true;
         }
         if self.driver.poll_timeout().is_some_and(|at| at <= now) {
             self.driver.handle_timeout(now);

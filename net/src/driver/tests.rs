@@ -69,6 +69,18 @@ struct Net {
     largest: (usize, usize),
 }
 
+/// A driver asks to be woken when the first of its connections has to be, or earlier, and never forgets one.
+fn wakes_in_time(driver: &mut Driver) {
+    let wake_at = driver.poll_timeout();
+    for conn in driver.conns.values_mut() {
+        let Some(wanted) = conn.wants_to_be_woken() else { continue };
+        assert!(conn.deadline.is_some_and(|entry| entry <= wanted), "{:?}, {wanted:?}", conn.deadline);
+        assert!(wake_at.is_some_and(|at| at <= wanted), "{wake_at:?}, {wanted:?}");
+    }
+    let entries = driver.conns.values().filter(|conn| conn.deadline.is_some()).count();
+    assert_eq!(driver.timers.len(), entries, "one entry for each connection at most");
+}
+
 fn address(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
@@ -145,6 +157,7 @@ impl Net {
                 self.server_sent_bytes += if to_server { 0 } else { transmit.size };
                 datagrams.iter().for_each(|datagram| self.launch(to_server, datagram));
             }
+            wakes_in_time(if to_server { &mut self.client } else { &mut self.server });
         }
     }
 

@@ -1,10 +1,11 @@
 //! One client's connection: its session, and the answers that its streams have not taken yet.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jeton_wire::Session;
+use rustc_hash::FxHashMap;
 
 use super::shares::Share;
 use crate::driver::{ConnId, Driver};
@@ -24,7 +25,8 @@ pub(super) struct Client {
     pub(super) session: Session,
     pub(super) not_after_s: u64,
     share: Rc<Share>,
-    streams: HashMap<u64, Outgoing>,
+    /// By number: QUIC lets a client have only so many at a time.
+    streams: FxHashMap<u64, Outgoing>,
     unsent_bytes: usize,
     /// When the client last took something, or nothing waited for it.
     progressed: Instant,
@@ -52,7 +54,7 @@ impl Client {
             session,
             not_after_s,
             share,
-            streams: HashMap::new(),
+            streams: FxHashMap::default(),
             unsent_bytes: 0,
             progressed: now,
             held_back: BTreeSet::new(),

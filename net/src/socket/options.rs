@@ -1,4 +1,4 @@
-//! The one file of this crate with `unsafe`: a socket option that no library sets.
+//! The one file of this crate with `unsafe`: socket options that no library sets.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -43,4 +43,30 @@ pub(crate) fn steer_by_connection_id(socket: BorrowedFd<'_>, shards: u32) -> io:
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel tell no more about a datagram than is used. quinn-udp asks for the time at which each arrived, and for the
+/// address that it was sent to, which of a socket with an address of its own (`has_address`) is always that. Each costs on every
+/// datagram, the latter on sent ones too.
+pub(crate) fn ask_for_less(socket: BorrowedFd<'_>, has_address: bool) {
+    turn_off(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS);
+    if has_address {
+        turn_off(socket, libc::IPPROTO_IP, libc::IP_PKTINFO);
+        turn_off(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
+    }
+}
+
+/// Sets an option that is a number to 0. Where the kernel does not take that it goes on as before.
+fn turn_off(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) {
+    let off: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the option takes a `c_int`, which lives until the call returns.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
 }

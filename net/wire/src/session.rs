@@ -7,12 +7,11 @@
 mod dispatch;
 mod gather;
 
-use std::collections::HashMap;
-
 use jeton_core::command::Command;
 use jeton_core::numbers::Sequence;
 use jeton_core::outcome::{Rejection, Reply};
 use jeton_core::verdict::Answer;
+use rustc_hash::FxHashMap;
 
 use self::gather::{Gathered, Room};
 use crate::doors::{DoorReply, Submit, Ticket, Validate};
@@ -100,8 +99,9 @@ struct Stream {
 pub struct Session {
     identity: String,
     has_greeted: bool,
-    streams: HashMap<u64, Stream>,
-    waiting: HashMap<Ticket, Waiting>,
+    // By numbers of which a client has only so many at a time, or that are not its own: it cannot make them collide.
+    streams: FxHashMap<u64, Stream>,
+    waiting: FxHashMap<Ticket, Waiting>,
     owed_bytes: usize,
     delayed: Vec<Delayed>,
     /// Of the frames in `delayed`.
@@ -121,8 +121,8 @@ impl Session {
         Self {
             identity,
             has_greeted: false,
-            streams: HashMap::new(),
-            waiting: HashMap::new(),
+            streams: FxHashMap::default(),
+            waiting: FxHashMap::default(),
             owed_bytes: 0,
             delayed: Vec::new(),
             delayed_bytes: 0,
