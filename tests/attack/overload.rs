@@ -36,9 +36,12 @@ pub(crate) struct Overload {
     connections: u16,
     #[arg(long, default_value_t = 256)]
     in_flight: u16,
-    /// Seconds at each multiple.
-    #[arg(long, default_value_t = 6)]
+    /// Seconds at each multiple, each time.
+    #[arg(long, default_value_t = 3)]
     seconds: u32,
+    /// How often to go through all multiples; figures are medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    alternations: u32,
     /// Percent of core 0 that the server gets.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100))]
     quota: u64,
@@ -97,6 +100,10 @@ fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result
         .arg("--data")
         .arg(&target.data)
         .stderr(Stdio::inherit());
+    if config.kind == "validate" {
+        // The same tokens each time: otherwise later steps would ask a server that has more of them.
+        command.arg("--token-file").arg(target.data.join("tokens"));
+    }
     match rate {
         Some(rate) => command.args(["--rate", &rate.to_string(), "--when-full", "drop"]),
         None => command.arg("--closed"),
@@ -152,12 +159,8 @@ fn recovery_s(trace: &Trace, ended: Instant, quiet_p90_us: f64) -> Option<f64> {
     })
 }
 
-async fn step(
-    config: &Overload,
-    target: &Target,
-    capacity: f64,
-    multiple: f64,
-) -> anyhow::Result<(f64, Value)> {
+/// One step, once.
+async fn step(config: &Overload, target: &Target, capacity: f64, multiple: f64) -> anyhow::Result<Value> {
     let witness = Witness::new(target).await?;
     let stop = Stop::default();
     let stopping = stop.clone();
@@ -177,37 +180,69 @@ async fn step(
     let mut quiet: Vec<Duration> = within(quiet_from, began).collect();
     quiet.sort_unstable();
     let quiet_p90 = quiet.get(quiet.len() * 9 / 10).map_or(f64::NAN, |latency| latency.as_micros() as f64);
-    let goodput = number(&report, "achieved_per_s");
     let detail = &report["detail"];
     // The generator ends once its last request was answered, which was due so much earlier at most.
     let draining_s = report["latency_us"]["max"].as_f64().map_or(f64::NAN, |us| us / 1e6);
     let kinds = detail["kinds"].as_array();
     let of_kind = kinds.and_then(|kinds| kinds.iter().find(|of| of["kind"] == config.kind.as_str()));
-    Ok((
-        goodput,
+    Ok(json!({
+        "multiple": multiple,
+        "offered_per_s": report["offered_per_s"],
+        "goodput_per_s": report["achieved_per_s"],
+        "busy": report["refused"],
+        "not_sent": detail["not_sent"],
+        "unanswered": detail["unanswered"],
+        "errors": report["errors"],
+        "latency_us": of_kind.map(|of| &of["latency_us"]),
+        "service_us": of_kind.map(|of| &of["service_us"]),
+        "generator_cpu_s": report["generator_cpu_s"],
+        "generator_lag_us_max": detail["generator_lag_us_max"],
+        "generator_busiest": detail["generator_busiest"],
+        "generator_held_back": detail["generator_held_back"],
+        "server_cpu_s": report["server_cpu_s"],
+        "server_rss_bytes": report["server_rss_bytes"],
+        "witness": {
+            "failed": failed, "quiet_p99_us": p99_us(within(quiet_from, began)),
+            "loaded_p99_us": p99_us(within(began, ended)),
+            "normal_again_after_s": recovery_s(&trace, ended, quiet_p90).map(|after| after + draining_s),
+        },
+    }))
+}
+
+/// What was seen at one multiple, each time it was offered.
+#[derive(Default)]
+struct Runs(Vec<Value>);
+
+impl Runs {
+    fn all(&self, pointer: &str) -> Vec<f64> {
+        self.0.iter().filter_map(|run| run.pointer(pointer).and_then(Value::as_f64)).collect()
+    }
+
+    fn goodput(&self) -> f64 {
+        median(self.all("/goodput_per_s"))
+    }
+
+    /// Medians, but for what should not be at all, which is summed up, and for the time to be normal again: the worst, and
+    /// none if one run has none.
+    fn summary(&self, multiple: f64) -> Value {
+        let of = |pointer| median(self.all(pointer));
+        let sum = |pointer| self.all(pointer).iter().sum::<f64>();
+        let normal = self.all("/witness/normal_again_after_s");
+        let is_always_normal = normal.len() == self.0.len();
         json!({
-            "multiple": multiple,
-            "offered_per_s": report["offered_per_s"],
-            "goodput_per_s": goodput,
-            "busy": report["refused"],
-            "not_sent": detail["not_sent"],
-            "unanswered": detail["unanswered"],
-            "errors": report["errors"],
-            "latency_us": of_kind.map(|of| &of["latency_us"]),
-            "service_us": of_kind.map(|of| &of["service_us"]),
-            "generator_cpu_s": report["generator_cpu_s"],
-            "generator_lag_us_max": detail["generator_lag_us_max"],
-            "generator_busiest": detail["generator_busiest"],
-            "generator_held_back": detail["generator_held_back"],
-            "server_cpu_s": report["server_cpu_s"],
-            "server_rss_bytes": report["server_rss_bytes"],
+            "multiple": multiple, "offered_per_s": of("/offered_per_s"),
+            "goodput_per_s": { "median": self.goodput(), "all": self.all("/goodput_per_s") },
+            "busy": of("/busy"), "not_sent": of("/not_sent"),
+            "unanswered": sum("/unanswered"), "errors": sum("/errors"),
+            "latency_us": { "p50": of("/latency_us/p50"), "p99": of("/latency_us/p99") },
             "witness": {
-                "failed": failed, "quiet_p99_us": p99_us(within(quiet_from, began)),
-                "loaded_p99_us": p99_us(within(began, ended)),
-                "normal_again_after_s": recovery_s(&trace, ended, quiet_p90).map(|after| after + draining_s),
+                "failed": sum("/witness/failed"), "quiet_p99_us": of("/witness/quiet_p99_us"),
+                "loaded_p99_us": of("/witness/loaded_p99_us"),
+                "normal_again_after_s": is_always_normal.then(|| normal.iter().copied().fold(0.0, f64::max)),
             },
-        }),
-    ))
+            "runs": self.0,
+        })
+    }
 }
 
 /// Finds the capacity and offers multiples of it.
@@ -215,35 +250,40 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     stay_on_core_1(false)?;
     let (server, target) = start(config.server.as_deref(), false)?;
     let quota = Quota::new(config.quota, target.pid().context("a process")?)?;
-    // What it gets through of far more than it can do. A closed loop only says how much that is.
+    // What it gets through of far more than it can do. A closed loop only says how much that is. What comes first is not
+    // counted: then the server has come to the size that it has in the steps.
     let full = number(&load(config, &target, None)?, "requests_per_s");
     let too_much = Some((full * 3.0) as u32);
+    load(config, &target, too_much)?;
     let capacities = (0..3).map(|_| Ok(number(&load(config, &target, too_much)?, "achieved_per_s")));
     let capacity = median(capacities.collect::<anyhow::Result<_>>()?);
     eprintln!("capacity: {capacity} requests/s, in a closed loop {full}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let (mut steps, mut goodputs) = (Vec::new(), Vec::new());
-    for multiple in MULTIPLES {
-        let (goodput, figures) = runtime.block_on(step(config, &target, capacity, multiple))?;
-        eprintln!("{figures}");
-        goodputs.push((multiple, goodput));
-        steps.push(figures);
+    let mut steps = MULTIPLES.map(|multiple| (multiple, Runs::default()));
+    for _ in 0..config.alternations {
+        for (multiple, runs) in &mut steps {
+            let figures = runtime.block_on(step(config, &target, capacity, *multiple))?;
+            eprintln!("{figures}");
+            runs.0.push(figures);
+        }
     }
-    // Whatever it has shown that it can do, in a step or before.
+    // Whatever it has shown that it can do, in the steps or before.
     let best_up_to = |most: f64| {
-        let of_those = goodputs.iter().filter(|(multiple, _)| *multiple <= most);
-        of_those.fold(capacity, |best, (_, goodput)| best.max(*goodput))
+        let of_those = steps.iter().filter(|(multiple, _)| *multiple <= most);
+        of_those.fold(capacity, |best, (_, runs)| best.max(runs.goodput()))
     };
-    let at_twice =
-        goodputs.iter().find(|(multiple, _)| *multiple == 2.0).map_or(f64::NAN, |(_, goodput)| *goodput);
+    let twice = steps.iter().find(|(multiple, _)| *multiple == 2.0);
+    let at_twice = twice.map_or(f64::NAN, |(_, runs)| runs.goodput());
     drop(server);
     std::thread::sleep(Duration::from_millis(200));
     drop(quota);
     Ok(json!({
         "kind": config.kind, "batch": config.batch, "connections": config.connections,
+        "alternations": config.alternations, "seconds": config.seconds,
         "in_flight_each": config.in_flight, "server_percent_of_a_core": config.quota,
         "quota_us": QUOTA_US, "capacity_per_s": capacity, "closed_loop_per_s": full, "peak_goodput_per_s": best_up_to(f64::MAX),
         "goodput_at_2x_of_peak": at_twice / best_up_to(f64::MAX),
-        "goodput_at_2x_of_best_below": at_twice / best_up_to(2.0), "steps": steps,
+        "goodput_at_2x_of_best_below": at_twice / best_up_to(2.0),
+        "steps": steps.map(|(multiple, runs)| runs.summary(multiple)),
     }))
 }

@@ -143,7 +143,7 @@ impl Load {
         self.0.latencies.lock().expect("nobody panics with it")[class as usize].saturating_record(micros);
     }
 
-    fn error(&self, words: impl FnOnce() -> String) {
+    pub(super) fn error(&self, words: impl FnOnce() -> String) {
         let mut errors = self.0.errors.lock().expect("nobody panics with it");
         errors.0 += 1;
         if errors.1.len() < WORDS_MAX {

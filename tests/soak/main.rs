@@ -18,6 +18,10 @@ struct Arguments {
     /// Operations started each second.
     #[arg(long, default_value_t = 200)]
     rate: u32,
+    /// Tokens issued each second beside that, in waves of ten minutes, that live for less than a minute: memory has to
+    /// follow them.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    churn: u32,
     /// Time between two samples.
     #[arg(long, value_parser = parse_duration, default_value = "5s", value_name = "DURATION")]
     every: Duration,
@@ -33,11 +37,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Arguments { duration, rate, every, seed, out, replot: only_replot } = Arguments::parse();
+    let Arguments { duration, rate, churn, every, seed, out, replot: only_replot } = Arguments::parse();
     let judged = if only_replot {
         replot(&out.join("samples.jsonl"), &out.join("soak.svg"))
     } else {
-        run(&Plan { duration, rate, every, seed, out }).map(|report| {
+        run(&Plan { duration, rate, churn, every, seed, out }).map(|report| {
             println!("{} operations", report.operations);
             report.errors.1.iter().for_each(|words| println!("error: {words}"));
             report.judgement

@@ -99,10 +99,10 @@ fn draw_into(text: &mut String, samples: &[Sample]) -> Result<(), Failed> {
     )?;
     plain(
         growth,
-        "growing by design",
+        "following the tokens, and growing by design",
         samples,
         &[
-            line("tokens ever issued, thousands", BLUE, |sample| sample.tokens as f64 / 1_000.0),
+            line("tokens in the index, thousands", BLUE, |sample| sample.tokens as f64 / 1_000.0),
             line("batches written, MiB", ORANGE, |sample| sample.log_written as f64 / MIB),
             line("files of the log, MiB", GREEN, |sample| sample.log_files as f64 / MIB),
         ],

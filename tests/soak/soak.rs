@@ -9,6 +9,7 @@
 //! What grows by design: the server's own accounting of its memory follows the tokens, and the log has every event. Memory is
 //! therefore judged less that accounting.
 
+mod churn;
 mod control;
 mod judge;
 mod load;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Operations started each second.
     pub rate: u32,
+    /// Tokens that are issued each second beside that, in waves, and left to expire; 0 for none.
+    pub churn: u32,
     /// Time between two samples.
     pub every: Duration,
     /// Which operations, in which order, on which tokens.
@@ -73,11 +76,12 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     std::fs::create_dir_all(&plan.out).map_err(written)?;
     let data = plan.out.join("data");
     let _ = std::fs::remove_dir_all(&data);
-    // Small segments, so that the log goes on to the next one many times in an hour.
+    // Small segments, so that the log goes on to the next one many times in an hour: with churn it grows faster.
+    let log_mib = if plan.churn == 0 { "4" } else { "64" };
     let server = Server::start_as(
         &data,
         &["--listen", "127.0.0.1:0", "--cores", "1"],
-        &[("JETON_SEGMENT_MIB", "4"), ("JETON_SNAPSHOT_LOG_MIB", "4")],
+        &[("JETON_SEGMENT_MIB", log_mib), ("JETON_SNAPSHOT_LOG_MIB", log_mib)],
     );
     let guests: Vec<String> = (0..GUESTS).map(|guest| format!("guest-{guest}")).collect();
     for guest in &guests {
@@ -94,6 +98,10 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     let mut samples = Vec::new();
     let began = Instant::now();
     let pacing = load.start(runtime.handle().clone(), plan.rate, plan.duration);
+    let churning = (plan.churn > 0).then(|| {
+        let client = runtime.block_on(server.admin());
+        runtime.spawn(churn::churn(load.clone(), client, plan.churn, plan.seed, plan.duration))
+    });
     let control = Control::start(&plan.out).map_err(written)?;
     let mut sampler = Sampler::new(&server, began);
     while began.elapsed() < plan.duration {
@@ -103,6 +111,9 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
         samples.push(sample);
     }
     pacing.join().expect("the load is started to its end");
+    if let Some(churning) = churning {
+        runtime.block_on(churning).expect("the churn goes on to its end");
+    }
     runtime.block_on(load.finish());
     let mut judgement = Judgement::of(&samples);
     judgement.errors = load.errors().0;
