@@ -34,7 +34,7 @@ const BUCKETS_MIN: usize = 2;
 /// How much room to prepare.
 #[derive(Clone, Copy, Debug)]
 pub struct IndexConfig {
-    /// Tokens to have room for before the table has to grow.
+    /// Tokens to have room for before the table has to grow; it never has room for fewer.
     pub tokens_initial: usize,
     /// The most records at a time: one for each token, one more for each with a tail, and one for each renewal that is
     /// prepared. Below 2^31.
@@ -107,6 +107,8 @@ pub struct Writer {
     tokens: usize,
     /// Places that are not empty in the table that inserts go to: tokens and removed ones.
     taken: usize,
+    /// No table is made smaller.
+    buckets_min: usize,
     huge_pages: bool,
 }
 
@@ -146,6 +148,7 @@ pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
         slots: Slots::new(config.slots_max),
         tokens: 0,
         taken: 0,
+        buckets_min: buckets,
         huge_pages: config.huge_pages,
     };
     Ok((writer, reader))

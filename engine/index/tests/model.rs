@@ -239,7 +239,7 @@ fn memory_follows_the_tokens_through_churn() {
     for at in 0..ROUNDS * LIVE {
         writer.remove(&scattered(at));
     }
-    while writer.is_growing() || writer.memory().index_bytes > 1_000 {
+    while writer.is_growing() || writer.memory().index_bytes > 2_000 {
         writer.tidy();
         writer.step_growth(64);
     }
@@ -247,6 +247,26 @@ fn memory_follows_the_tokens_through_churn() {
         writer.memory().slab_bytes <= 2 * 64 * SMALL_SEGMENT as usize,
         "only the segment being filled is left"
     );
+}
+
+#[test]
+fn a_table_never_has_room_for_fewer_tokens_than_it_was_to_have() {
+    let (mut writer, reader) = index(10_000, 1_000_000, SMALL_SEGMENT);
+    let initial = writer.memory().index_bytes;
+    let settle = |writer: &mut Writer| {
+        writer.tidy();
+        while writer.step_growth(64) {}
+    };
+    settle(&mut writer);
+    assert_eq!(writer.memory().index_bytes, initial);
+    const TOKENS: u64 = if cfg!(miri) { 10_100 } else { 100_000 };
+    (0..TOKENS).for_each(|at| drop(writer.insert(&record(scattered(at), 5), None, State::LIVE).unwrap()));
+    assert!(writer.memory().index_bytes > initial);
+    (10..TOKENS).for_each(|at| drop(writer.remove(&scattered(at)).unwrap()));
+    settle(&mut writer);
+    assert!((initial..=4 * initial).contains(&writer.memory().index_bytes), "it has shrunk, and not too far");
+    let pin = reader.pin();
+    assert!((0..10).all(|at| pin.lookup(&scattered(at)).is_some()));
 }
 
 /// Moves what is left in sparse segments, and follows a list of all tokens by slot, as an owner would.

@@ -13,9 +13,13 @@ use crate::table::{BUCKET_WORDS, Table};
 use crate::word::{Place, State};
 
 /// Buckets moved by each insert, for each bucket that the next table has less than the one before, rounded up. The next
-/// table is a quarter larger than what the tokens need, which is room for 1.5 inserts per bucket of what they need: one
+/// table is at least a quarter larger than what the tokens need, which is room for 1.5 inserts per bucket of what they need: one
 /// would do; two leave room for chance.
 const BUCKETS_PER_INSERT: usize = 2;
+
+/// The next table is twice as large as the tokens need if that takes no more than so many buckets more, 8 MiB: then few are
+/// moved often while there are few. Beyond that memory counts.
+const BUCKETS_SPARE: usize = if cfg!(loom) { 0 } else { 1 << 17 };
 
 /// A move from one table to the next that is under way.
 pub(super) struct Growth {
@@ -47,11 +51,12 @@ impl Writer {
         self.begin_growth()
     }
 
-    /// Begins to move to a table a quarter larger than the tokens need: larger than this one if it is full of tokens,
-    /// smaller if it is full of places of removed ones.
+    /// Begins to move to a table a quarter larger than the tokens need, or up to twice as large: larger than this one if it is
+    /// full of tokens, smaller if it is full of places of removed ones.
     fn begin_growth(&mut self) -> Result<(), IndexFull> {
         let needed = buckets_for(self.tokens);
-        let buckets = needed + needed.div_ceil(4);
+        let buckets = needed + needed.div_ceil(4).max(needed.min(BUCKETS_SPARE));
+        let buckets = buckets.max(self.buckets_min);
         let new = Arc::new(Table::new(buckets, self.huge_pages).map_err(|_| IndexFull::Memory)?);
         let old = std::mem::replace(&mut self.new, new);
         self.growth = Some(Growth { old, next: 0 });
@@ -63,7 +68,7 @@ impl Writer {
 
     /// Begins to move to a smaller table, if they fill less than a fifth of this one.
     pub(super) fn shrink_if_sparse(&mut self) {
-        let is_sparse = self.new.buckets() > 4 * buckets_for(self.tokens);
+        let is_sparse = self.new.buckets() > 4 * buckets_for(self.tokens).max(self.buckets_min);
         if is_sparse && self.growth.is_none() {
             // Without memory for the smaller table the larger one serves on.
             let _ = self.begin_growth();

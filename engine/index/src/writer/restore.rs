@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::slots::{Book, Slots};
-use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, check};
+use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, buckets_for, check};
 use crate::memory::Words;
 use crate::reader::{Core, Reader};
 use crate::slab::{RECORD_WORDS, Record, SEGMENT_RECORDS, Segment, Slab, Tail, has_tail};
@@ -130,9 +130,18 @@ pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader
     let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
     let core = Arc::new(Core { tables: Shared::new(first) });
     let reader = Reader { core: Arc::clone(&core) };
-    let huge_pages = config.huge_pages;
-    let writer =
-        Writer { core, new: table, growth: None, capture: None, slab, slots, tokens, taken, huge_pages };
+    let writer = Writer {
+        core,
+        new: table,
+        growth: None,
+        capture: None,
+        slab,
+        slots,
+        tokens,
+        taken,
+        buckets_min: buckets_for(config.tokens_initial),
+        huge_pages: config.huge_pages,
+    };
     Ok((writer, reader))
 }
 
