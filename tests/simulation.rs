@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 50] = [
+const SITUATIONS: [&str; 51] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -38,6 +38,7 @@ const SITUATIONS: [&str; 50] = [
     "a rotten bit",
     "a snapshot written",
     "a snapshot amid a renewal",
+    "a table on its way to the next",
     "a start from a snapshot",
     "a start from a snapshot and events behind it",
     "a file of snapshots that rots",

@@ -242,9 +242,15 @@ impl Driver {
             self.timers.pop_first();
             let Some(conn) = self.conns.get_mut(&handle) else { continue };
             conn.deadline = None;
-            if conn.wants_to_be_woken().is_none_or(|wanted| wanted > now) {
-                self.settle(handle);
-                continue;
+            match conn.wants_to_be_woken() {
+                Some(wanted) if wanted <= now => {}
+                // Nothing else is done to it: one that has ended has to be reported before it is forgotten.
+                Some(wanted) => {
+                    conn.deadline = Some(wanted);
+                    self.timers.insert((wanted, handle));
+                    continue;
+                }
+                None => continue,
             }
             if conn.handshake_until.is_some_and(|until| until <= now) {
                 conn.handshake_until = None;

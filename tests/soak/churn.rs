@@ -23,7 +23,7 @@ pub(super) async fn churn(load: Load, client: Client, rate: u32, seed: u64, dura
     let subjects: Vec<_> = (0..ISSUED).map(|subject| format!("churn-{subject}")).collect();
     let subjects: Vec<_> = subjects.iter().map(String::as_str).collect();
     let mut due = Duration::ZERO;
-    while due < duration {
+    while due < duration && began.elapsed() < duration {
         tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
         let mut issue = issue_for(&subjects);
         issue.ttl_s = rng.within(LIFETIME_S) as u32;

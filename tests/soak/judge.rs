@@ -122,7 +122,7 @@ impl Judgement {
         type Figure = fn(&Sample) -> u64;
         let ends = |figure: Figure| (samples.first().map_or(0, figure), samples.last().map_or(0, figure));
         let grows: [(&'static str, Figure); 3] = [
-            ("tokens ever issued", |sample| sample.tokens),
+            ("tokens in the index", |sample| sample.tokens),
             ("memory by the server's own accounting, bytes", |sample| sample.accounted),
             ("files of the log, bytes", |sample| sample.log_files),
         ];

@@ -77,11 +77,11 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     let data = plan.out.join("data");
     let _ = std::fs::remove_dir_all(&data);
     // Small segments, so that the log goes on to the next one many times in an hour: with churn it grows faster.
-    let log_mib = if plan.churn == 0 { "4" } else { "64" };
+    let log_mib = (plan.churn / 80).max(4).to_string();
     let server = Server::start_as(
         &data,
         &["--listen", "127.0.0.1:0", "--cores", "1"],
-        &[("JETON_SEGMENT_MIB", log_mib), ("JETON_SNAPSHOT_LOG_MIB", log_mib)],
+        &[("JETON_SEGMENT_MIB", &log_mib), ("JETON_SNAPSHOT_LOG_MIB", &log_mib)],
     );
     let guests: Vec<String> = (0..GUESTS).map(|guest| format!("guest-{guest}")).collect();
     for guest in &guests {

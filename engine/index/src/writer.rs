@@ -34,7 +34,7 @@ const BUCKETS_MIN: usize = 2;
 /// How much room to prepare.
 #[derive(Clone, Copy, Debug)]
 pub struct IndexConfig {
-    /// Tokens to have room for before the table has to grow; it never has room for fewer.
+    /// Tokens to have room for before the table has to grow; no table that takes its place has room for fewer.
     pub tokens_initial: usize,
     /// The most records at a time: one for each token, one more for each with a tail, and one for each renewal that is
     /// prepared. Below 2^31.

@@ -100,8 +100,13 @@ impl Net {
         let seeded = |seed| Some([seed; 32]);
         Self {
             now: Instant::now(),
-            server: Driver::new(DriverConfig { limits, seed: seeded(1), ..DriverConfig::server(tls) })
-                .unwrap(),
+            server: Driver::new(DriverConfig {
+                limits,
+                seed: seeded(1),
+                reset_key: Some([3; 32]),
+                ..DriverConfig::server(tls)
+            })
+            .unwrap(),
             client: Driver::new(DriverConfig { seed: seeded(2), ..DriverConfig::client() }).unwrap(),
             crypto: Driver::client_crypto(Arc::new(client_tls)).unwrap(),
             flying: BinaryHeap::new(),
@@ -458,6 +463,29 @@ fn a_peer_opens_no_more_streams_than_it_may() {
     net.run(Duration::from_secs(1));
     let opened = (0..1_000).take_while(|_| net.client.open(conn).is_some()).count();
     assert_eq!(opened, 64);
+}
+
+#[test]
+fn a_connection_that_is_reset_when_its_time_has_come_is_said_to_be_lost() {
+    let mut net = Net::new(Weather::default());
+    let conn = net.connect();
+    net.run(Duration::from_secs(1));
+    assert!(net.connected().is_some());
+    // The server starts anew: it knows no connection, and says so (RFC 9000, section 10.3).
+    net.server = Net::new(Weather::default()).server;
+    let stream = net.client.open(conn).unwrap();
+    assert_eq!(net.client.write(conn, stream, &[7; 500]), Some(500));
+    net.transmit();
+    let arrives = net.now + LATENCY;
+    assert!(net.step(arrives), "the client's bytes arrive");
+    net.transmit();
+    // Both at once: the reset is there, and whatever the client wanted to be woken for is due.
+    net.now += Duration::from_secs(60);
+    let now = net.now;
+    assert!(net.step(now));
+    net.run(Duration::from_secs(1));
+    assert!(net.client_loss().is_some_and(|why| why.contains("reset")), "{:?}", net.client_events);
+    assert_eq!(net.client.connections(), 0);
 }
 
 #[test]

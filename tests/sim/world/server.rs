@@ -109,6 +109,9 @@ impl World {
         self.commit();
         self.maybe_snapshot();
         let Some(node) = &mut self.node else { return Ok(()) };
+        if node.sequencer.state().is_growing() {
+            self.report.seen.note("a table on its way to the next");
+        }
         if node.sequencer.has_work() && !std::mem::replace(&mut node.work_is_due, true) {
             let slow = if self.rng.one_in(4) { self.faults.slow_work } else { 1 };
             self.soon(self.faults.work_ms * slow, Event::Work(self.incarnation));
