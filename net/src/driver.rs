@@ -6,6 +6,7 @@
 
 mod cid;
 mod config;
+mod conn;
 mod io;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, Dir,
-    Endpoint, Event, Incoming, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
+    ClientConfig, Connection, ConnectionEvent, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event,
+    Incoming, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError,
 };
 use rustc_hash::FxHashMap;
 
 use config::TRANSMIT_BYTES_MAX;
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
+use conn::{Conn, lose, words_for};
 pub use io::{ConnId, DriverEvent, Origin, Read, Transmit};
 
 /// The client's side of TLS, ready for any number of connections.
@@ -29,22 +31,6 @@ pub type ClientCrypto = quinn_proto::crypto::rustls::QuicClientConfig;
 
 /// How long a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
-
-struct Conn {
-    inner: Connection,
-    /// The entry in the timer set: as early as it has to be or earlier ([`Driver::settle`]).
-    deadline: Option<Instant>,
-    /// When the handshake has to be done; `None` once it is.
-    handshake_until: Option<Instant>,
-    is_dirty: bool,
-    is_lost: bool,
-}
-
-impl Conn {
-    fn wants_to_be_woken(&mut self) -> Option<Instant> {
-        self.inner.poll_timeout().into_iter().chain(self.handshake_until).min()
-    }
-}
 
 /// What moves a handshake of the server's on: up to a few hundred microseconds of public-key cryptography.
 enum HandshakeStep {
@@ -485,26 +471,6 @@ impl Driver {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
-    }
-}
-
-/// Says once that a connection is gone.
-fn lose(events: &mut VecDeque<DriverEvent>, conn: &mut Conn, handle: ConnectionHandle, reason: String) {
-    if !std::mem::replace(&mut conn.is_lost, true) {
-        events.push_back(DriverEvent::Lost(ConnId::of(handle), reason));
-    }
-}
-
-fn words_for(reason: &ConnectionError) -> String {
-    match reason {
-        ConnectionError::ApplicationClosed(close) => {
-            format!(
-                "closed by the peer with code {}: {}",
-                close.error_code,
-                String::from_utf8_lossy(&close.reason)
-            )
-        }
-        other => other.to_string(),
     }
 }
 

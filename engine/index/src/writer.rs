@@ -133,9 +133,20 @@ enum Which {
 /// [`IndexError`].
 pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
     check(&config)?;
-    let buckets = buckets_for(config.tokens_initial);
-    let table = Arc::new(Table::new(buckets, config.huge_pages)?);
+    let table = Table::new(buckets_for(config.tokens_initial), config.huge_pages)?;
     let slab = Slab::new(config.segment_records.ilog2());
+    Ok(assemble(&config, table, slab, Slots::new(config.slots_max), (0, 0)))
+}
+
+/// Both halves of an index of these parts: with so many tokens, and so many places taken in the table.
+fn assemble(
+    config: &IndexConfig,
+    table: Table,
+    slab: Slab,
+    slots: Slots,
+    (tokens, taken): (usize, usize),
+) -> (Writer, Reader) {
+    let table = Arc::new(table);
     let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
     let core = Arc::new(Core { tables: Shared::new(first) });
     let reader = Reader { core: Arc::clone(&core) };
@@ -145,13 +156,13 @@ pub fn new(config: IndexConfig) -> Result<(Writer, Reader), IndexError> {
         growth: None,
         capture: None,
         slab,
-        slots: Slots::new(config.slots_max),
-        tokens: 0,
-        taken: 0,
-        buckets_min: buckets,
+        slots,
+        tokens,
+        taken,
+        buckets_min: buckets_for(config.tokens_initial),
         huge_pages: config.huge_pages,
     };
-    Ok((writer, reader))
+    (writer, reader)
 }
 
 /// Whether an index can be made like this.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::slots::{Book, Slots};
-use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, buckets_for, check};
+use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, assemble, check};
 use crate::memory::Words;
-use crate::reader::{Core, Reader};
+use crate::reader::Reader;
 use crate::slab::{RECORD_WORDS, Record, SEGMENT_RECORDS, Segment, Slab, Tail, has_tail};
-use crate::sync::{Ordering, Shared};
-use crate::table::{BUCKET_WORDS, Generation, Table};
+use crate::sync::Ordering;
+use crate::table::{BUCKET_WORDS, Table};
 use crate::word::{State, Word};
 
 /// Segments of the usual size that there are at most.
@@ -119,30 +119,14 @@ pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader
     slots.restore_end(open, serial);
     ensure(slots.live() <= config.slots_max, "more records than the configured maximum")?;
     let table = Table::from_words(table.0);
-    let (tokens, taken) = survey(&table, &slab, &slots)?;
+    let counts = survey(&table, &slab, &slots)?;
     for (slot, value) in counters {
         ensure(names_a_record(&slab, &slots, slot), "a counter's slot")?;
         let (number, at) = slab.place_of(slot);
         let segment = slab.segment(number).expect("it names a record");
         segment.set_counter(at, value).map_err(IndexError::from)?;
     }
-    let table = Arc::new(table);
-    let first = Generation { old: None, new: Arc::clone(&table), slab: slab.clone() };
-    let core = Arc::new(Core { tables: Shared::new(first) });
-    let reader = Reader { core: Arc::clone(&core) };
-    let writer = Writer {
-        core,
-        new: table,
-        growth: None,
-        capture: None,
-        slab,
-        slots,
-        tokens,
-        taken,
-        buckets_min: buckets_for(config.tokens_initial),
-        huge_pages: config.huge_pages,
-    };
-    Ok((writer, reader))
+    Ok(assemble(&config, table, slab, slots, counts))
 }
 
 /// Counts the tokens and the places that are not empty, and looks at every word.
