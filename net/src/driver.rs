@@ -118,6 +118,12 @@ impl Driver {
         self.conns.get(&conn.handle()).map(|conn| conn.inner.remote_address())
     }
 
+    /// The smoothed round-trip time (RFC 9002, section 5) and the largest datagram that the path is known to carry, in bytes.
+    #[must_use]
+    pub fn path(&self, conn: ConnId) -> Option<(Duration, u16)> {
+        self.conns.get(&conn.handle()).map(|conn| (conn.inner.rtt(), conn.inner.current_mtu()))
+    }
+
     // ---- input ----
 
     /// Takes one datagram.

@@ -57,6 +57,8 @@ pub(crate) struct JetonPeer {
     streams: usize,
     /// Connections that have something to send.
     dirty: Vec<usize>,
+    /// Until when none of them has to send, if all of them wait for company.
+    waits_until: Option<Instant>,
     buffer: Vec<u8>,
     unsent: Option<Transmit>,
     templates: Templates,
@@ -84,6 +86,7 @@ impl JetonPeer {
             by_conn: HashMap::new(),
             streams: usize::from(streams),
             dirty: Vec::with_capacity(count),
+            waits_until: None,
             buffer: Vec::with_capacity(64 << 10),
             unsent: None,
             templates: Templates::new()?,
@@ -120,10 +123,15 @@ impl JetonPeer {
     }
 
     /// Hands waiting frames to the driver, as much as it takes.
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         let mut dirty = std::mem::take(&mut self.dirty);
+        self.waits_until = None;
         dirty.retain(|number| {
             let link = &mut self.links[*number];
+            if let Some(until) = link.waits_until(&self.driver, now) {
+                self.waits_until = Some(self.waits_until.map_or(until, |first| first.min(until)));
+                return true;
+            }
             link.is_dirty = link.flush(&mut self.driver);
             link.is_dirty
         });
@@ -222,7 +230,7 @@ impl Peer for JetonPeer {
 
     fn turn(&mut self, take: &mut dyn FnMut(Instant, u64, Reply<'_>)) -> anyhow::Result<bool> {
         let now = Instant::now();
-        self.flush();
+        self.flush(now);
         let mut is_moved = self.transmit(now)?;
         for _ in 0..RECEIVES_PER_TURN {
             let driver = &mut self.driver;
@@ -247,7 +255,8 @@ impl Peer for JetonPeer {
     }
 
     fn wait(&mut self, until: Instant) -> anyhow::Result<()> {
-        let until = self.driver.poll_timeout().map_or(until, |at| at.min(until));
+        let until =
+            [self.driver.poll_timeout(), self.waits_until].into_iter().flatten().fold(until, Instant::min);
         super::wait_for(self.socket.as_fd(), until)
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jeton_wire::company::Company;
 use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
 use jeton_wire::request::{Hello, Request};
 use jeton_wire::response::{HelloAck, Response};
@@ -27,6 +28,9 @@ const OUTGOING_MAX: usize = 1_024;
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(3);
 /// What one read takes.
 const READ_BYTES: usize = 64 * 1024;
+
+/// What tokio's timers can tell apart: a shorter wait would be as long.
+const TIMER: Duration = Duration::from_millis(1);
 
 /// The largest datagram taken, and the largest that discovery tries.
 const LARGE_DATAGRAM_BYTES: u16 = 8_900;
@@ -159,7 +163,7 @@ impl Link {
         let (outgoing, frames) = mpsc::channel(OUTGOING_MAX);
         let shared =
             Arc::new(Shared { waiting: Mutex::new(Some(HashMap::new())), heard: Mutex::new(Instant::now()) });
-        tokio::spawn(write_frames(send, frames));
+        tokio::spawn(write_frames(send, frames, connection.clone(), Arc::clone(&shared)));
         tokio::spawn(read_responses(receive, connection.clone(), Arc::clone(&shared)));
         let nothing = HelloAck {
             version: 0,
@@ -227,8 +231,19 @@ impl Drop for Link {
     }
 }
 
-async fn write_frames(mut send: SendStream, mut frames: mpsc::Receiver<Vec<u8>>) {
+async fn write_frames(
+    mut send: SendStream,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    connection: Connection,
+    shared: Arc<Shared>,
+) {
+    let mut company = Company::default();
     while let Some(mut bytes) = frames.recv().await {
+        let path = connection.stats().path;
+        let wait = company.wait(path.rtt, shared.with(|waiting| waiting.len()).unwrap_or_default());
+        if wait >= TIMER {
+            wait_for_company(&mut bytes, &mut frames, wait, path.current_mtu.into()).await;
+        }
         // Whatever else is waiting goes out in the same write.
         while let Ok(more) = frames.try_recv() {
             bytes.extend_from_slice(&more);
@@ -238,6 +253,22 @@ async fn write_frames(mut send: SendStream, mut frames: mpsc::Receiver<Vec<u8>>)
         }
         if send.write_all(&bytes).await.is_err() {
             return; // the reader says why
+        }
+    }
+}
+
+/// Takes what comes until there is a datagram of it, or the wait is over.
+async fn wait_for_company(
+    bytes: &mut Vec<u8>,
+    frames: &mut mpsc::Receiver<Vec<u8>>,
+    wait: Duration,
+    datagram_bytes: usize,
+) {
+    let until = tokio::time::Instant::now() + wait;
+    while bytes.len() < datagram_bytes {
+        match tokio::time::timeout_at(until, frames.recv()).await {
+            Ok(Some(more)) => bytes.extend_from_slice(&more),
+            Ok(None) | Err(_) => return,
         }
     }
 }
@@ -279,4 +310,37 @@ fn deliver(buffer: &[u8], shared: &Shared) -> Result<usize, Error> {
         consumed += length;
     }
     Ok(consumed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What one write holds when frames of ten bytes come a quarter of a millisecond after one another, the last of them
+    /// before the end of the stream.
+    async fn written(frames: usize, wait: Duration, datagram_bytes: usize) -> (usize, Duration) {
+        let (outgoing, mut waiting) = mpsc::channel(16);
+        tokio::spawn(async move {
+            for _ in 0..frames {
+                tokio::time::sleep(MS / 4).await;
+                let _ = outgoing.send(vec![0; 10]).await;
+            }
+            tokio::time::sleep(100 * MS).await;
+        });
+        let mut bytes = waiting.recv().await.unwrap();
+        let began = tokio::time::Instant::now();
+        wait_for_company(&mut bytes, &mut waiting, wait, datagram_bytes).await;
+        (bytes.len(), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_wait_for_one_another_until_the_time_is_over_or_the_datagram_full() {
+        let (bytes, took) = written(100, 5 * MS, 1_000).await;
+        assert!((5 * MS..7 * MS).contains(&took) && bytes >= 50, "{bytes} bytes after {took:?}");
+        let (bytes, took) = written(100, 50 * MS, 40).await;
+        assert!(bytes == 40 && took < 10 * MS, "{bytes} bytes after {took:?}");
+        assert_eq!(written(1, MS, 1_000).await.0, 10, "nobody came");
+    }
 }

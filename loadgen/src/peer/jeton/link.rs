@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use jeton_core::outcome::{Outcome, Rejection};
 use jeton_core::verdict::Verdict;
 use jeton_net::driver::{ConnId, Driver};
+use jeton_wire::company::Company;
 use jeton_wire::frame::{Frame, RESPONSE_BYTES_MAX, split};
 use jeton_wire::request::{Hello, Request};
 use jeton_wire::response::{Response, answers_in};
@@ -20,6 +21,11 @@ pub(super) struct Link {
     streams: Vec<Stream>,
     pub(super) is_ready: bool,
     pub(super) is_dirty: bool,
+    /// Requests without an answer, those that were not sent yet too.
+    unanswered: usize,
+    /// Since when the oldest frame waits that was not handed to the driver.
+    waits_since: Option<Instant>,
+    company: Company,
 }
 
 #[derive(Default)]
@@ -53,15 +59,29 @@ impl Link {
         Ok(())
     }
 
-    /// Where to put the frames of a stream.
+    /// Where to put the frame of one more request on a stream.
     pub(super) fn outgoing(&mut self, stream: usize) -> &mut Vec<u8> {
+        self.unanswered += 1;
+        if self.waits_since.is_none() {
+            self.waits_since = Some(Instant::now());
+        }
         &mut self.streams[stream].outgoing
+    }
+
+    /// Until when waiting frames wait on for others to share their datagram; `None` if they are to go.
+    pub(super) fn waits_until(&mut self, driver: &Driver, now: Instant) -> Option<Instant> {
+        let (round_trip, datagram_bytes) = driver.path(self.conn?)?;
+        let wait = self.company.wait(round_trip, self.unanswered);
+        let until = self.waits_since.map(|since| since + wait).filter(|until| *until > now)?;
+        let waiting: usize = self.streams.iter().map(|stream| stream.outgoing.len()).sum();
+        (waiting < usize::from(datagram_bytes)).then_some(until)
     }
 
     /// Hands waiting frames to the driver; returns whether some still wait.
     pub(super) fn flush(&mut self, driver: &mut Driver) -> bool {
         let Some(conn) = self.conn else { return false };
         let mut is_waiting = false;
+        self.waits_since = None;
         for stream in &mut self.streams {
             let mut sent = 0;
             while sent < stream.outgoing.len() {
@@ -98,6 +118,7 @@ impl Link {
             split(&stream.incoming[consumed..], RESPONSE_BYTES_MAX).context(garbage)?
         {
             consumed += length;
+            self.unanswered = self.unanswered.saturating_sub(1); // but for the hello
             match hand_on(&frame, at, &mut room, take).context(garbage)? {
                 None => {}
                 Some(said) => {
