@@ -1,7 +1,7 @@
 //! Claims: what a token allows, beyond being live.
 //!
 //! A claim set is an audience, scopes, resource grants and free attributes. It is parsed and canonicalised once, at
-//! the edge; its canonical bytes ([`Claims::encode`]) are what is interned, logged and sent; its compiled form
+//! the edge; its canonical bytes ([`Claims::bytes`]) are what is interned, logged and sent; its compiled form
 //! ([`CompiledClaims`]) is what every validate asks, without allocating. docs/GRANTS.md is the grammar for people.
 
 mod codec;
@@ -11,6 +11,7 @@ mod name;
 mod resource;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use codec::ClaimsError;
 pub use compiled::CompiledClaims;
@@ -31,13 +32,30 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// The longest value of an attribute.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
 
-/// What a token allows. Canonical: audience, scopes and grants are sorted and without repetition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
+/// What a token allows. Canonical: audience, scopes and grants are sorted and without repetition. Cloning it copies nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims(Arc<Inner>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inner {
+    parts: Parts,
+    /// The parts, encoded once, and the blake3 hash of that.
+    bytes: Box<[u8]>,
+    hash: [u8; 32],
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Parts {
     audience: Vec<Name>,
     scopes: Vec<String>,
     grants: Vec<Grant>,
     attributes: BTreeMap<Name, String>,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self::of(Parts::default()).expect("nothing is within every bound")
+    }
 }
 
 impl Claims {
@@ -51,49 +69,71 @@ impl Claims {
         grants: impl IntoIterator<Item = Grant>,
         attributes: BTreeMap<Name, String>,
     ) -> Result<Self, ClaimsError> {
-        let claims =
-            Self { audience: sorted(audience), scopes: sorted(scopes), grants: sorted(grants), attributes };
+        Self::of(Parts {
+            audience: sorted(audience),
+            scopes: sorted(scopes),
+            grants: sorted(grants),
+            attributes,
+        })
+    }
+
+    fn of(parts: Parts) -> Result<Self, ClaimsError> {
         let counts = [
-            ("audiences", claims.audience.len(), AUDIENCES_MAX),
-            ("scopes", claims.scopes.len(), SCOPES_MAX),
-            ("grants", claims.grants.len(), GRANTS_MAX),
-            ("attributes", claims.attributes.len(), ATTRIBUTES_MAX),
+            ("audiences", parts.audience.len(), AUDIENCES_MAX),
+            ("scopes", parts.scopes.len(), SCOPES_MAX),
+            ("grants", parts.grants.len(), GRANTS_MAX),
+            ("attributes", parts.attributes.len(), ATTRIBUTES_MAX),
         ];
         if let Some((what, _, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
             return Err(ClaimsError::TooMany { what, max });
         }
-        if let Some(scope) = claims.scopes.iter().find(|scope| !is_scope(scope)) {
+        if let Some(scope) = parts.scopes.iter().find(|scope| !is_scope(scope)) {
             return Err(ClaimsError::Scope(scope.clone()));
         }
-        if claims.attributes.values().any(|value| value.len() > ATTRIBUTE_BYTES_MAX) {
+        if parts.attributes.values().any(|value| value.len() > ATTRIBUTE_BYTES_MAX) {
             return Err(ClaimsError::AttributeTooLong);
         }
-        let bytes = claims.encode().len();
-        if bytes > CLAIMS_BYTES_MAX { Err(ClaimsError::TooLarge { bytes }) } else { Ok(claims) }
+        let bytes = parts.encode();
+        if bytes.len() > CLAIMS_BYTES_MAX {
+            return Err(ClaimsError::TooLarge { bytes: bytes.len() });
+        }
+        let hash = *blake3::hash(&bytes).as_bytes();
+        Ok(Self(Arc::new(Inner { parts, bytes: bytes.into(), hash })))
+    }
+
+    /// The canonical bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// Their blake3 hash.
+    pub(crate) fn hash(&self) -> &[u8; 32] {
+        &self.0.hash
     }
 
     /// The services that the token is meant for; empty for any.
     #[must_use]
     pub fn audience(&self) -> &[Name] {
-        &self.audience
+        &self.0.parts.audience
     }
 
     /// OAuth scopes (RFC 6749, section 3.3); carried, not interpreted.
     #[must_use]
     pub fn scopes(&self) -> &[String] {
-        &self.scopes
+        &self.0.parts.scopes
     }
 
     /// What may be done to which resources. Nothing else may.
     #[must_use]
     pub fn grants(&self) -> &[Grant] {
-        &self.grants
+        &self.0.parts.grants
     }
 
     /// Free attributes; carried, not interpreted.
     #[must_use]
     pub fn attributes(&self) -> &BTreeMap<Name, String> {
-        &self.attributes
+        &self.0.parts.attributes
     }
 
     /// The form that checks are asked of.

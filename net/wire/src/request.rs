@@ -7,6 +7,7 @@ use jeton_core::command::Command;
 use jeton_core::numbers::{ClaimsNo, IdempotencyKey, Sequence, SubjectNo};
 use jeton_core::token::TokenId;
 
+pub(crate) use command::KnownClaims;
 pub use validate::{ChecksBuffer, TOKENS_MAX, ValidateRequest, encode_validate};
 
 use crate::cursor::{Cursor, Put};
@@ -87,6 +88,11 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`WireError`]; never panics, whatever the bytes.
     pub fn decode(frame: &Frame<'a>) -> Result<Self, WireError> {
+        Self::decode_knowing(frame, &mut KnownClaims::default())
+    }
+
+    /// As [`Self::decode`], of a connection of which some claims are known.
+    pub(crate) fn decode_knowing(frame: &Frame<'a>, known: &mut KnownClaims) -> Result<Self, WireError> {
         let mut cursor = Cursor::new(frame.payload);
         let request = match frame.opcode {
             HELLO => Self::Hello(decode_hello(&mut cursor)?),
@@ -95,7 +101,7 @@ impl<'a> Request<'a> {
                 let key = cursor.optional(Cursor::array)?.map(IdempotencyKey);
                 let command = match frame.opcode {
                     CONSUME => command::consume(&mut cursor)?,
-                    ISSUE => command::issue(&mut cursor)?,
+                    ISSUE => command::issue(&mut cursor, known)?,
                     RENEW => command::renew(&mut cursor)?,
                     REVOKE => command::revoke(&mut cursor)?,
                     GRANT_RIGHTS => Command::GrantRights(command::change_rights(&mut cursor)?),

@@ -17,7 +17,7 @@ use self::gather::{Gathered, Room};
 use crate::doors::{DoorReply, Submit, Ticket, Validate};
 use crate::error::WireError;
 use crate::frame::{REQUEST_BYTES_MAX, split};
-use crate::request::{Request, VALIDATE, ValidateRequest};
+use crate::request::{KnownClaims, Request, VALIDATE, ValidateRequest};
 use crate::response::Response;
 
 /// Writes and log reads of one connection that wait for their answers, and the bytes that these may take; past either
@@ -107,6 +107,7 @@ pub struct Session {
     /// Of the frames in `delayed`.
     delayed_bytes: usize,
     answers: Vec<Answer>,
+    known: KnownClaims,
     /// Frames that come together, and their tokens, kept for their memory.
     room: Room,
     tokens: Vec<[u8; 32]>,
@@ -127,6 +128,7 @@ impl Session {
             delayed: Vec::new(),
             delayed_bytes: 0,
             answers: Vec::new(),
+            known: KnownClaims::default(),
             room: Room::new(),
             tokens: Vec::new(),
             tally: Tally::default(),
@@ -270,7 +272,7 @@ impl Session {
                     gathered.add(frame.request, validate);
                 }
             } else {
-                let request = Request::decode(&frame)?;
+                let request = Request::decode_knowing(&frame, &mut self.known)?;
                 // Answers are given in the order of the requests.
                 self.validate_gathered(gathered, doors, out);
                 if self.has_greeted {

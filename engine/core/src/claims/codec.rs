@@ -2,12 +2,12 @@
 //!
 //! Little-endian: version u8 = 1; then four lists, each a u16 count and its items: audiences, scopes (each a string),
 //! grants (actions as a list of strings, then the resource pattern), attributes (key, value). A string is a u16
-//! length and UTF-8. Lists are sorted and without repetition; bytes that are not exactly what [`Claims::encode`]
+//! length and UTF-8. Lists are sorted and without repetition; bytes that are not exactly what [`Parts::encode`]
 //! would write are refused, so equal claims have equal bytes.
 
 use std::collections::BTreeMap;
 
-use super::{CLAIMS_BYTES_MAX, Claims, Grant, GrantError, Name, NameError};
+use super::{CLAIMS_BYTES_MAX, Claims, Grant, GrantError, Name, NameError, Parts};
 
 const VERSION: u8 = 1;
 
@@ -85,10 +85,9 @@ impl<'a> Input<'a> {
     }
 }
 
-impl Claims {
+impl Parts {
     /// The canonical bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         put_count(&mut bytes, self.audience.len());
         self.audience.iter().for_each(|name| put_text(&mut bytes, name.as_str()));
@@ -96,7 +95,7 @@ impl Claims {
         self.scopes.iter().for_each(|scope| put_text(&mut bytes, scope));
         put_count(&mut bytes, self.grants.len());
         for grant in &self.grants {
-            put_count(&mut bytes, grant.actions().count());
+            put_count(&mut bytes, grant.actions().len());
             grant.actions().for_each(|action| put_text(&mut bytes, action));
             put_text(&mut bytes, &grant.resource().to_string());
         }
@@ -107,7 +106,9 @@ impl Claims {
         }
         bytes
     }
+}
 
+impl Claims {
     /// The claims that these canonical bytes are.
     ///
     /// # Errors
@@ -129,6 +130,6 @@ impl Claims {
         })?;
         let attributes = input.list(|input| Ok((Name::new(input.text()?)?, input.text()?.to_owned())))?;
         let claims = Self::new(audience, scopes, grants, BTreeMap::from_iter(attributes))?;
-        if claims.encode() == bytes { Ok(claims) } else { Err(ClaimsError::NotCanonical) }
+        if claims.bytes() == bytes { Ok(claims) } else { Err(ClaimsError::NotCanonical) }
     }
 }

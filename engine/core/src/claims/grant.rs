@@ -65,7 +65,7 @@ impl Grant {
     }
 
     /// The actions, sorted; `*` alone for all.
-    pub fn actions(&self) -> impl Iterator<Item = &str> {
+    pub fn actions(&self) -> impl ExactSizeIterator<Item = &str> {
         self.actions.iter().map(|action| &**action)
     }
 

@@ -9,7 +9,7 @@
 use jeton_index::{Record, State as Bits};
 
 use super::keys::KeyRecord;
-use super::names::claims_key;
+use super::names::ClaimsKey;
 use super::{Known, State};
 use crate::claims::Claims;
 use crate::event::{Entry, Fact, ScopedKey, Terms};
@@ -201,8 +201,8 @@ impl State {
         let bytes = detached.unwrap_or_default();
         let compiled = claims.as_ref().map(Claims::compile);
         self.registry.claim_sets.push(ClaimSet::new(tenant, client, bytes, compiled, at.sequence));
-        if detached.is_some() && self.is_whole {
-            self.names.insert_claim_set(claims_key(tenant, client, bytes), number);
+        if let Some(claims) = claims.filter(|_| self.is_whole) {
+            self.names.insert_claim_set(ClaimsKey(tenant, client, *claims.hash()), number);
         }
         Ok(())
     }
@@ -320,7 +320,8 @@ impl State {
         if mutated!(DeadClaimsReused) {
             return;
         }
-        self.names.forget_claim_set(&claims_key(set.tenant, set.client, &set.bytes));
+        let hash = *blake3::hash(&set.bytes).as_bytes();
+        self.names.forget_claim_set(&ClaimsKey(set.tenant, set.client, hash));
     }
 
     fn fold_rights(

@@ -53,7 +53,7 @@ pub(super) fn fingerprint(command: &Command) -> [u8; 16] {
 }
 
 fn add_issue(fields: &mut Fields, issue: &IssueTokens) {
-    fields.bytes(issue.tenant.as_str().as_bytes()).bytes(&issue.claims.encode());
+    fields.bytes(issue.tenant.as_str().as_bytes()).bytes(issue.claims.bytes());
     fields.number(issue.subjects.len() as u32);
     for subject in &issue.subjects {
         fields.bytes(subject.as_str().as_bytes());

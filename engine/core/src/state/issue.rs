@@ -1,9 +1,9 @@
 //! The rules of issuing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::decide::Draft;
-use super::names::claims_key;
+use super::names::ClaimsKey;
 use super::{CLAIM_SETS_MAX, FAMILY_TOKENS_MAX, LIFETIME_S_MAX, SUBJECTS_MAX, State};
 use crate::command::{ISSUE_TOKENS_MAX, IssueTokens};
 use crate::event::{Fact, Terms};
@@ -31,11 +31,11 @@ impl State {
         }
         let claims = self.intern(tenant, issue, draft)?;
         let expires = draft.now.expiry_after(issue.ttl_s);
-        let (mut named, mut drawn) = (HashMap::new(), HashSet::new());
+        let mut named = HashMap::new();
         let mut tokens = Vec::with_capacity(issue.subjects.len());
         for subject in &issue.subjects {
             let subject = self.subject_number(tenant, subject.as_str(), &mut named, draft)?;
-            let token = self.fresh_token(&mut drawn, draft);
+            let token = self.fresh_token(&tokens, draft);
             draft.push(Fact::TokenIssued {
                 id: token.id.0,
                 digest: digest(&token.id, &token.secret).0,
@@ -89,14 +89,13 @@ impl State {
         issue: &IssueTokens,
         draft: &mut Draft<'_>,
     ) -> Result<ClaimsNo, Rejection> {
-        let bytes = issue.claims.encode();
-        if let Some(claims) = self.names.claim_set(&claims_key(tenant, draft.actor, &bytes)) {
+        if let Some(claims) = self.names.claim_set(&ClaimsKey(tenant, draft.actor, *issue.claims.hash())) {
             return Ok(claims);
         }
         let next = u32::try_from(self.registry.claim_sets.count()).ok().filter(|next| *next < CLAIM_SETS_MAX);
         let claims = next.ok_or(Rejection::Limit(LimitName::ClaimSets))?;
         let client = draft.actor.0;
-        draft.push_detached(bytes, |content| Fact::ClaimsInterned {
+        draft.push_detached(issue.claims.bytes().to_vec(), |content| Fact::ClaimsInterned {
             claims,
             tenant: tenant.0,
             client,
@@ -131,15 +130,16 @@ impl State {
         Ok(SubjectNo(subject))
     }
 
-    /// 32 random bytes whose id is not taken. With 128 random bits the first draw is always free; a generator that
+    /// 32 random bytes whose id is not taken, by those drawn for the same command neither. With 128 random bits the first draw is always free; a generator that
     /// repeats itself must not overwrite a token all the same.
-    fn fresh_token(&self, drawn: &mut HashSet<TokenId>, draft: &mut Draft<'_>) -> Token {
+    fn fresh_token(&self, drawn: &[Token], draft: &mut Draft<'_>) -> Token {
         const DRAWS_MAX: usize = 8;
         for _ in 0..DRAWS_MAX {
             let mut bytes = [0; 32];
             (draft.entropy)(&mut bytes);
             let token = Token::from_bytes(bytes);
-            if drawn.insert(token.id) && self.index.find(&token.id.0).is_none() {
+            let is_drawn = drawn.iter().any(|other| other.id == token.id);
+            if !is_drawn && self.index.find(&token.id.0).is_none() {
                 return token;
             }
         }

@@ -17,8 +17,8 @@ pub(super) struct Names {
     /// In parts by hash: the pause of a table that doubles is that of a part.
     subjects: Box<[HashTable<SubjectNo>]>,
     hasher: RandomState,
-    /// Live claim sets by [`claims_key`]; a dead one is forgotten, so that the next issue interns a new number.
-    claim_sets: HashMap<[u8; 32], ClaimsNo>,
+    /// Live claim sets; a dead one is forgotten, so that the next issue interns a new number.
+    claim_sets: HashMap<ClaimsKey, ClaimsNo>,
 }
 
 /// Parts of the table of subjects.
@@ -41,12 +41,9 @@ impl Default for Names {
     }
 }
 
-/// What makes two claim sets the same: tenant, client and canonical bytes.
-pub(super) fn claims_key(tenant: TenantNo, client: ClientNo, bytes: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&tenant.0.to_le_bytes()).update(&client.0.to_le_bytes()).update(bytes);
-    *hasher.finalize().as_bytes()
-}
+/// What makes two claim sets the same: tenant, client and the blake3 hash of the canonical bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ClaimsKey(pub(super) TenantNo, pub(super) ClientNo, pub(super) [u8; 32]);
 
 impl Names {
     pub(super) fn tenant(&self, name: &str) -> Option<TenantNo> {
@@ -97,15 +94,15 @@ impl Names {
         subjects[part_of(hash)].insert_unique(hash, number, rehash);
     }
 
-    pub(super) fn claim_set(&self, key: &[u8; 32]) -> Option<ClaimsNo> {
+    pub(super) fn claim_set(&self, key: &ClaimsKey) -> Option<ClaimsNo> {
         self.claim_sets.get(key).copied()
     }
 
-    pub(super) fn insert_claim_set(&mut self, key: [u8; 32], claims: ClaimsNo) {
+    pub(super) fn insert_claim_set(&mut self, key: ClaimsKey, claims: ClaimsNo) {
         self.claim_sets.insert(key, claims);
     }
 
-    pub(super) fn forget_claim_set(&mut self, key: &[u8; 32]) {
+    pub(super) fn forget_claim_set(&mut self, key: &ClaimsKey) {
         self.claim_sets.remove(key);
     }
 }

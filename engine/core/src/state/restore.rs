@@ -6,7 +6,7 @@
 use jeton_index::{IndexImage, Reader, State as Bits};
 
 use super::keys::KeyRecord;
-use super::names::claims_key;
+use super::names::ClaimsKey;
 use super::{Publication, State, StateConfig, index_config};
 use crate::claims::Claims;
 use crate::event::ScopedKey;
@@ -173,7 +173,7 @@ impl State {
         }
         for (number, set) in registry.claim_sets.iter().skip(1) {
             if !set.is_dead() && set.compiled.is_some() {
-                let key = claims_key(set.tenant, set.client, &set.bytes);
+                let key = ClaimsKey(set.tenant, set.client, *blake3::hash(&set.bytes).as_bytes());
                 names.insert_claim_set(key, ClaimsNo(number_u32(number)));
             }
         }

@@ -31,9 +31,36 @@ pub(super) fn consume(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
     Ok(Command::ConsumeToken(ConsumeToken { token, access, audience, binding: check.binding }))
 }
 
-pub(super) fn issue(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
+/// Claim sets that were decoded before: who issues has few of them, and the same bytes are the same claims.
+#[derive(Debug, Default)]
+pub(crate) struct KnownClaims {
+    sets: Vec<Claims>,
+    /// Which of them goes next.
+    oldest: usize,
+}
+
+impl KnownClaims {
+    /// At 4 KiB each, and a few times that decoded, no more than QUIC keeps for a connection.
+    const SETS_MAX: usize = 4;
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<Claims, WireError> {
+        if let Some(known) = self.sets.iter().find(|known| known.bytes() == bytes) {
+            return Ok(known.clone());
+        }
+        let claims = Claims::decode(bytes).map_err(|_| WireError::Invalid("claims"))?;
+        if self.sets.len() < Self::SETS_MAX {
+            self.sets.push(claims.clone());
+        } else {
+            self.sets[self.oldest] = claims.clone();
+            self.oldest = (self.oldest + 1) % Self::SETS_MAX;
+        }
+        Ok(claims)
+    }
+}
+
+pub(super) fn issue(cursor: &mut Cursor<'_>, known: &mut KnownClaims) -> Result<Command, WireError> {
     let tenant = name(cursor)?;
-    let claims = Claims::decode(cursor.bytes()?).map_err(|_| WireError::Invalid("claims"))?;
+    let claims = known.decode(cursor.bytes()?)?;
     let [ttl_s, not_before_s, renewable_s, uses_max] =
         [cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?];
     let parent = cursor.optional(Cursor::array)?.map(TokenId);
@@ -97,7 +124,7 @@ pub(super) fn encode(command: &Command, into: &mut Vec<u8>) {
 
 fn encode_issue(issue: &IssueTokens, into: &mut Vec<u8>) {
     into.put_text(issue.tenant.as_str());
-    into.put_bytes(&issue.claims.encode());
+    into.put_bytes(issue.claims.bytes());
     for number in [issue.ttl_s, issue.not_before_s, issue.renewable_s, issue.uses_max] {
         into.extend_from_slice(&number.to_le_bytes());
     }
@@ -139,5 +166,31 @@ fn encode_target(target: &RevokeTarget, into: &mut Vec<u8>) {
         }
         RevokeTarget::Tenant { tenant } => put(into, 6, &[tenant.as_str()]),
         RevokeTarget::Resource { tenant, pattern } => put(into, 7, &[tenant.as_str(), &pattern.to_string()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_that_are_known_are_the_same_and_no_more_of_them_are_kept_than_four() {
+        let sets: Vec<Claims> = (0..2 * KnownClaims::SETS_MAX)
+            .map(|at| {
+                let grant = format!("read on journal/{at}").parse().unwrap();
+                Claims::new([], [], [grant], Default::default()).unwrap()
+            })
+            .collect();
+        let mut known = KnownClaims::default();
+        for claims in sets.iter().chain(&sets).flat_map(|claims| [claims, claims]) {
+            assert_eq!(known.decode(claims.bytes()).as_ref(), Ok(claims));
+            assert!(known.sets.len() <= KnownClaims::SETS_MAX);
+        }
+        assert_eq!(known.decode(b"none"), Err(WireError::Invalid("claims")));
+        assert_eq!(
+            known.decode(sets[0].bytes()).as_ref(),
+            Ok(&sets[0]),
+            "what is wrong takes nobody's place"
+        );
     }
 }

@@ -82,7 +82,7 @@ fn claims(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     }
     let grants: Vec<Grant> =
         GRANTS.iter().take(input.int_in_range(0..=4)?).map(|text| text.parse().expect("a grant")).collect();
-    Ok(Claims::new([], [], grants, Default::default()).expect("they are small").encode())
+    Ok(Claims::new([], [], grants, Default::default()).expect("they are small").bytes().to_vec())
 }
 
 /// The event with detached bytes, unless they were erased.
