@@ -22,6 +22,7 @@ mod segment;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 pub use open::{DataLock, OpenError, Options};
 pub(crate) use segment::BATCH_BYTES_MAX;
@@ -57,11 +58,17 @@ pub struct SledStore {
     closed: ClosedSegments,
     /// The active segment is to be closed once it is worth it ([`LogStore::close_segment`]).
     is_to_close: bool,
+    /// When free space was found ample last, if it was.
+    ample_since: Option<Instant>,
     poisoned: Option<String>,
 }
 
 /// A segment is not closed before its time for less than this: an open one takes some 100 ms for each 200 MiB at a start.
 const CLOSED_BYTES_MIN: u64 = 16 << 20;
+
+/// With so much more than the reserve nobody fills the disk in the time for which it is not looked at again.
+const SPACE_AMPLE: u64 = 256 << 20;
+const SPACE_LOOK: Duration = Duration::from_millis(20);
 
 /// Whether the log may be written, and what its anchor goes on with.
 #[derive(Clone, Copy)]
@@ -165,15 +172,17 @@ impl SledStore {
         AppendError::Indeterminate(reason)
     }
 
-    fn check_space(&self, kind: AppendKind) -> Result<(), AppendError> {
+    fn check_space(&mut self, kind: AppendKind) -> Result<(), AppendError> {
         let needed = match kind {
             AppendKind::Ordinary => self.options.space_reserve,
             AppendKind::Essential => self.options.space_hard,
         };
-        match self.space() {
-            Some(Space { free, .. }) if free < needed => Err(AppendError::Full { free, needed }),
-            _ => Ok(()),
+        if self.ample_since.is_some_and(|since| since.elapsed() < SPACE_LOOK) {
+            return Ok(());
         }
+        let Some(Space { free, reserve }) = self.space() else { return Ok(()) };
+        self.ample_since = (free >= reserve.max(needed).saturating_add(SPACE_AMPLE)).then(Instant::now);
+        if free < needed { Err(AppendError::Full { free, needed }) } else { Ok(()) }
     }
 }
 

@@ -317,6 +317,7 @@ impl SledStore {
             writing: Writing::Never,
             leftovers: Vec::new(),
             is_to_close: false,
+            ample_since: None,
             poisoned: None,
         })
     }
