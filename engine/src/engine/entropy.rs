@@ -21,13 +21,19 @@ impl EntropyPool {
     /// # Panics
     /// If the system's generator fails: without it no token can be issued.
     pub(super) fn fill(&mut self, into: &mut [u8]) {
-        for byte in into {
+        let mut wanted = into;
+        while !wanted.is_empty() {
             if self.used == POOL_BYTES {
                 getrandom::fill(&mut *self.bytes).expect("the system's random generator works");
                 self.used = 0;
             }
-            *byte = std::mem::take(&mut self.bytes[self.used]);
-            self.used += 1;
+            let rest = &mut self.bytes[self.used..];
+            let count = wanted.len().min(rest.len());
+            let (now, later) = wanted.split_at_mut(count);
+            now.copy_from_slice(&rest[..count]);
+            rest[..count].fill(0);
+            self.used += count;
+            wanted = later;
         }
     }
 }
