@@ -109,3 +109,26 @@ fn while_a_disk_fails_for_good_no_snapshot_is_written_and_the_last_one_stays() {
         }
     }
 }
+
+/// sled wakes nobody at one of the places where it notes that a write failed; which one it is is for threads to say, and once
+/// in ten or twenty it is that one.
+#[test]
+fn a_write_that_fails_is_told_at_once_and_does_not_hang_the_commit() {
+    const ROUNDS: usize = 12;
+    let driver = Path::new(DRIVER);
+    let recorded = undisturbed(driver);
+    let all = calls(&recorded.trace);
+    let writes = all.iter().find(|calls| {
+        calls.phase == "rotation" && calls.call == "write" && calls.path == "data/log/[0-9]*/db"
+    });
+    let writes = writes.expect("a rotation writes to the next segment");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS / 4 {
+                    assert_eq!(failures(driver, writes, false), [Outcome::Poisoned]);
+                }
+            });
+        }
+    });
+}

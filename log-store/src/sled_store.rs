@@ -16,6 +16,7 @@
 mod anchor;
 mod closed;
 mod conf;
+mod nudge;
 mod open;
 mod segment;
 
@@ -66,9 +67,15 @@ pub struct SledStore {
 /// A segment is not closed before its time for less than this: an open one takes some 100 ms for each 200 MiB at a start.
 const CLOSED_BYTES_MIN: u64 = 16 << 20;
 
-/// With so much more than the reserve nobody fills the disk in the time for which it is not looked at again.
+/// With so much more than the reserve free space is not looked at for each commit, but after this time again. Whoever takes
+/// all of it meanwhile, at once, makes a write fail: the log is poisoned, as if it had been taken between look and write.
 const SPACE_AMPLE: u64 = 256 << 20;
 const SPACE_LOOK: Duration = Duration::from_millis(20);
+
+/// Whether there is enough for what is to be written, and so much that it need not be asked for at once again.
+fn judge_space(free: u64, needed: u64, reserve: u64) -> (bool, bool) {
+    (free >= needed, free >= reserve.max(needed).saturating_add(SPACE_AMPLE))
+}
 
 /// Whether the log may be written, and what its anchor goes on with.
 #[derive(Clone, Copy)]
@@ -181,8 +188,9 @@ impl SledStore {
             return Ok(());
         }
         let Some(Space { free, reserve }) = self.space() else { return Ok(()) };
-        self.ample_since = (free >= reserve.max(needed).saturating_add(SPACE_AMPLE)).then(Instant::now);
-        if free < needed { Err(AppendError::Full { free, needed }) } else { Ok(()) }
+        let (is_enough, is_ample) = judge_space(free, needed, reserve);
+        self.ample_since = is_ample.then(Instant::now);
+        if is_enough { Ok(()) } else { Err(AppendError::Full { free, needed }) }
     }
 }
 
@@ -318,5 +326,29 @@ impl LogStore for SledStore {
 
     fn close(mut self: Box<Self>) -> Result<(), AppendError> {
         self.sync_anchor()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_ample_only_far_above_the_reserve_and_what_is_needed() {
+        const RESERVE: u64 = 384 << 20;
+        const HARD: u64 = 16 << 20;
+        for (free, needed, judged) in [
+            (0, HARD, (false, false)),
+            (HARD - 1, HARD, (false, false)),
+            (HARD, HARD, (true, false)),
+            (RESERVE - 1, RESERVE, (false, false)),
+            (RESERVE, RESERVE, (true, false)),
+            (RESERVE + SPACE_AMPLE - 1, HARD, (true, false)),
+            (RESERVE + SPACE_AMPLE, HARD, (true, true)),
+            (RESERVE + SPACE_AMPLE, RESERVE, (true, true)),
+            (u64::MAX - 1, u64::MAX, (false, false)),
+        ] {
+            assert_eq!(judge_space(free, needed, RESERVE), judged, "{free} of {needed}");
+        }
     }
 }

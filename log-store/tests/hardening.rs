@@ -246,6 +246,23 @@ fn a_nearly_full_disk_takes_revokes_and_a_full_one_nothing() {
     assert!(matches!(append(u64::MAX, u64::MAX, AppendKind::Essential), Err(AppendError::Full { .. })));
 }
 
+#[test]
+fn what_lies_in_the_folder_that_sled_never_syncs_poisons_the_log() {
+    for commits_before in [0, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path()).unwrap();
+        fill(&mut store, 1 + commits_before);
+        fs::write(segment(dir.path()).join("blobs/7"), b"a value too large for its buffer").unwrap();
+        let head = store.head();
+        let append = |store: &mut SledStore| {
+            store.append(head, &[batch_after(head.sequence, 1, 10)], AppendKind::Ordinary)
+        };
+        let told = append(&mut store).unwrap_err();
+        assert!(matches!(&told, AppendError::Indeterminate(why) if why.contains("blob")), "{told:?}");
+        assert!(matches!(append(&mut store), Err(AppendError::Poisoned(_))));
+    }
+}
+
 /// sled writes this file in two steps.
 fn half_a_conf(dir: &Path) -> Vec<u8> {
     let conf = fs::read(segment(dir).join("conf")).unwrap();

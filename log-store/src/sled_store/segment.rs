@@ -16,6 +16,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rustix::fs::{RawDir, SeekFrom, seek};
 
 use super::conf;
+use super::nudge::Nudger;
 use crate::store::{Position, StoredBatch};
 
 /// How long sled may take to open a segment: it can hang on damaged data (point 7).
@@ -37,6 +38,8 @@ pub(super) struct Segment {
     db: Option<sled::Db>,
     /// Our own descriptor of sled's file: its `flush` is not durable by itself (point 1).
     file: File,
+    /// Of one that is written to (point 8). Goes before the database, of which it has a handle.
+    nudger: Option<Nudger>,
     /// Where sled would put what it never syncs (point 2): looked into at each commit, so it stays open.
     blobs: File,
     path: PathBuf,
@@ -198,7 +201,11 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 impl Segment {
     /// Opens the segment in `path`, which is made if it is missing, and syncs what sled made (point 3).
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, SegmentError> {
-        let segment = Self::open_copy(path, cache_bytes)?;
+        let mut segment = Self::open_copy(path, cache_bytes)?;
+        let db = segment.db().clone();
+        segment.nudger = Some(Nudger::start(move || {
+            let _ = guarded(|| db.flush()); // the commit is told what is wrong
+        })?);
         // If we die before these, the directory holds nothing that was ever acknowledged.
         segment.file.sync_all()?;
         let conf = path.join("conf");
@@ -226,7 +233,7 @@ impl Segment {
         };
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let blobs = File::open(path.join("blobs"))?;
-        let segment = Self { db: Some(db), file, blobs, path: path.to_owned() };
+        let segment = Self { db: Some(db), file, nudger: None, blobs, path: path.to_owned() };
         segment.assert_no_blobs()?;
         Ok(segment)
     }
@@ -258,6 +265,13 @@ impl Segment {
 
     /// Appends batches in one atomic step and makes them durable.
     pub(super) fn commit(&self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
+        match &self.nudger {
+            Some(nudger) => nudger.watch(|| self.commit_unwatched(batches)),
+            None => self.commit_unwatched(batches),
+        }
+    }
+
+    fn commit_unwatched(&self, batches: &[StoredBatch]) -> Result<(), SegmentError> {
         // If we die here, nothing of the commit is on disk, and nobody was told.
         match batches {
             // One entry is atomic by itself. An atomic step of several is begun in a buffer of its own, which sled writes, and
@@ -346,6 +360,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        self.nudger = None;
         // sled syncs once more when it is dropped, and panics if that fails. All that matters was synced by then.
         let db = self.db.take();
         let closed = guarded(|| {
