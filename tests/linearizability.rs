@@ -21,7 +21,7 @@ const ROUNDS: u32 = 100;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn plan(dir: &Path, seed: u64, lie: Option<Lie>) -> Plan {
-    Plan { dir: dir.to_owned(), clients: 8, seed, lie }
+    Plan { dir: dir.to_owned(), clients: 8, seed, lie, batch: 256, bad_network: false }
 }
 
 /// The verdict of the quick check; a history that breaks a rule is kept.
@@ -53,6 +53,20 @@ fn millions_of_answers_across_kills_keep_every_rule() {
     ] {
         assert!(count >= least, "{count} of {least}: {tally:?}");
     }
+}
+
+#[test]
+fn answers_over_a_network_that_loses_repeats_and_exchanges_datagrams_keep_every_rule() {
+    const ANSWERS: u64 = 300_000;
+    const KILLS: u32 = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan { bad_network: true, ..plan(dir.path(), 5, None) };
+    let recorded = long(&plan, ANSWERS, KILLS, LIMIT);
+    assert_eq!(recorded.surprises, Vec::<String>::new());
+    let (tally, network) = (checked(dir, &recorded.path), recorded.network.unwrap());
+    println!("{} kills, {:.1} s: {tally:?}, {network:?}", recorded.kills, recorded.took.as_secs_f64());
+    assert!(tally.verdicts >= ANSWERS && tally.after_revoke > 0 && tally.revokes > 20, "{tally:?}");
+    assert!([network.lost, network.repeated, network.late].iter().all(|count| *count >= 50), "{network:?}");
 }
 
 #[test]

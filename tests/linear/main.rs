@@ -28,6 +28,12 @@ struct Arguments {
     /// Decides what is asked, and when the server is killed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Tokens of a validate in the long history; with 1 there are as many operations as answers.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_024), conflicts_with = "rounds")]
+    batch: u64,
+    /// Put a network between that loses, repeats and exchanges datagrams.
+    #[arg(long)]
+    bad_network: bool,
     /// The folder for the history and the server's data.
     #[arg(long, default_value = "target/history")]
     out: PathBuf,
@@ -57,7 +63,14 @@ fn main() -> ExitCode {
 }
 
 fn plan(arguments: &Arguments) -> Plan {
-    Plan { dir: arguments.out.clone(), clients: arguments.clients, seed: arguments.seed, lie: None }
+    Plan {
+        dir: arguments.out.clone(),
+        clients: arguments.clients,
+        seed: arguments.seed,
+        lie: None,
+        batch: arguments.batch,
+        bad_network: arguments.bad_network,
+    }
 }
 
 fn record_long(arguments: &Arguments) -> bool {
@@ -68,6 +81,7 @@ fn record_long(arguments: &Arguments) -> bool {
         recorded.kills,
         recorded.path.display()
     );
+    recorded.network.iter().for_each(|passed| println!("the network: {passed:?}"));
     recorded.surprises.iter().for_each(|words| eprintln!("unexpected: {words}"));
     check(&recorded.path) && recorded.surprises.is_empty()
 }
@@ -120,6 +134,7 @@ fn record_short(arguments: &Arguments, count: u32) -> bool {
     });
     let seconds = recorded.took.as_secs_f64();
     println!("{done} histories, {} kills, {seconds:.1} s, all of them: {total:?}", recorded.kills);
+    recorded.network.iter().for_each(|passed| println!("the network: {passed:?}"));
     recorded.surprises.iter().for_each(|words| eprintln!("unexpected: {words}"));
     is_kept && recorded.surprises.is_empty()
 }

@@ -16,6 +16,7 @@ use asker::{Asker, Client, Shared, Workload};
 use host::Host;
 
 use super::history::{Operation, Recorder, read};
+use super::weather::Passed;
 use crate::sim::rng::Rng;
 
 /// A way to break the promise, to see it found.
@@ -38,6 +39,16 @@ pub struct Plan {
     pub seed: u64,
     /// What to do wrong.
     pub lie: Option<Lie>,
+    /// Tokens of a validate in a long history, and of an issue, which has 64 at most.
+    pub batch: u64,
+    /// Whether the network loses, repeats and exchanges datagrams.
+    pub bad_network: bool,
+}
+
+impl Plan {
+    fn weather(&self) -> Option<u64> {
+        self.bad_network.then_some(self.seed)
+    }
 }
 
 /// What was recorded.
@@ -51,6 +62,8 @@ pub struct Recorded {
     pub took: Duration,
     /// What no client should be told, in words; the first few.
     pub surprises: Vec<String>,
+    /// What a bad network did.
+    pub network: Option<Passed>,
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -63,7 +76,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// If the server cannot be started again, or the clients do not get that far within `limit`.
 pub fn long(plan: &Plan, answers: u64, kills: u32, limit: Duration) -> Recorded {
     let began = Instant::now();
-    let mut host = Host::start(&plan.dir.join("data"));
+    let mut host = Host::start(&plan.dir.join("data"), plan.weather());
     let path = plan.dir.join("history.jsonl");
     let recorder = Recorder::new(&path).expect("a history file");
     let shared = Arc::new(Shared::new(recorder, plan.lie));
@@ -73,9 +86,10 @@ pub fn long(plan: &Plan, answers: u64, kills: u32, limit: Duration) -> Recorded 
     for number in 0..plan.clients {
         let connecting = Client::new(&host, number, plan.seed);
         let (is_over, shared) = (Arc::clone(&is_over), Arc::clone(&shared));
+        let workload = Workload::long(plan.batch);
         clients.spawn_on(
             async move {
-                let mut asker = Asker::new(connecting.await, Workload::LONG, shared);
+                let mut asker = Asker::new(connecting.await, workload, shared);
                 while !is_over.load(Relaxed) {
                     asker.ask().await;
                 }
@@ -96,8 +110,8 @@ pub fn long(plan: &Plan, answers: u64, kills: u32, limit: Duration) -> Recorded 
     is_over.store(true, Relaxed);
     runtime.block_on(clients.join_all());
     shared.recorder.flush();
-    host.stop();
-    Recorded { path, kills, took: began.elapsed(), surprises: shared.surprises() }
+    let network = host.stop();
+    Recorded { path, kills, took: began.elapsed(), surprises: shared.surprises(), network }
 }
 
 fn wait_for(count: &AtomicU64, least: u64, until: Instant) {
@@ -121,11 +135,16 @@ const KILL_EVERY: u64 = 4;
 /// If the server cannot be started again.
 pub fn rounds(plan: &Plan, rounds: u32, mut judge: impl FnMut(u32, &Path, &[Operation]) -> bool) -> Recorded {
     let began = Instant::now();
-    let mut host = Host::start(&plan.dir.join("data"));
+    let mut host = Host::start(&plan.dir.join("data"), plan.weather());
     let runtime = runtime();
     let mut rng = Rng::new(plan.seed);
-    let mut recorded =
-        Recorded { path: plan.dir.clone(), kills: 0, took: Duration::ZERO, surprises: Vec::new() };
+    let mut recorded = Recorded {
+        path: plan.dir.clone(),
+        kills: 0,
+        took: Duration::ZERO,
+        surprises: Vec::new(),
+        network: None,
+    };
     let connecting = (0..plan.clients).map(|number| Client::new(&host, number, plan.seed));
     let mut clients: Vec<Client> = runtime.block_on(async {
         let mut connected = Vec::new();
@@ -169,6 +188,6 @@ pub fn rounds(plan: &Plan, rounds: u32, mut judge: impl FnMut(u32, &Path, &[Oper
             break;
         }
     }
-    host.stop();
-    Recorded { took: began.elapsed(), ..recorded }
+    let network = host.stop();
+    Recorded { took: began.elapsed(), network, ..recorded }
 }

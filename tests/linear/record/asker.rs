@@ -53,24 +53,26 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    /// Large batches, many tokens.
-    pub(super) const LONG: Self = Self {
-        batch: 256,
-        issued: 64,
-        names_from: 0,
-        subjects: 2_000,
-        resources: 200,
-        brief_percent: 5,
-        issue: 60,
-        consume: 60,
-        renew: 30,
-        head: 20,
-        revoke_token: 60,
-        revoke_family: 20,
-        revoke_subject: 20,
-        revoke_resource: 2,
-        revoke_identity: 1,
-    };
+    /// Batches of so many, many tokens.
+    pub(super) fn long(batch: u64) -> Self {
+        Self {
+            batch,
+            issued: batch.min(64),
+            names_from: 0,
+            subjects: 2_000,
+            resources: 200,
+            brief_percent: 5,
+            issue: 60,
+            consume: 60,
+            renew: 30,
+            head: 20,
+            revoke_token: 60,
+            revoke_family: 20,
+            revoke_subject: 20,
+            revoke_resource: 2,
+            revoke_identity: 1,
+        }
+    }
 
     /// A few tokens, with much happening to each.
     pub(super) fn round(round: u32) -> Self {

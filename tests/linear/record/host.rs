@@ -6,6 +6,7 @@ use std::process::Command;
 
 use jeton_client::{Config, Identity};
 
+use crate::linear::weather::{Passed, Relay};
 use crate::{Server, run};
 
 /// The identities that clients have; the first has every right.
@@ -15,6 +16,8 @@ pub(super) const IDENTITIES: [&str; 3] = ["admin", "clerk", "guard"];
 pub(super) struct Host {
     data: PathBuf,
     address: SocketAddr,
+    /// What clients connect to, if the network is a bad one.
+    relay: Option<Relay>,
     /// `None` between a kill and the next start.
     server: Option<Server>,
 }
@@ -28,8 +31,8 @@ fn start(data: &Path, listen: &str) -> Server {
 }
 
 impl Host {
-    /// Starts a server with new data and the identities.
-    pub(super) fn start(data: &Path) -> Self {
+    /// Starts a server with new data and the identities, behind a bad network if that has a seed.
+    pub(super) fn start(data: &Path, weather: Option<u64>) -> Self {
         let _ = std::fs::remove_dir_all(data);
         let server = start(data, "127.0.0.1:0");
         for identity in &IDENTITIES[1..] {
@@ -37,13 +40,16 @@ impl Host {
             let made = run(data, &create, "");
             assert!(made.status.success(), "{made:?}");
         }
-        Self { data: data.to_owned(), address: server.address, server: Some(server) }
+        let address = server.address;
+        let relay = weather.map(|seed| Relay::start(address, seed));
+        Self { data: data.to_owned(), address, relay, server: Some(server) }
     }
 
     /// How a client with this identity connects, whichever process is there.
     pub(super) fn config(&self, identity: &str) -> Config {
         let identity = Identity::from_dir(self.data.join("identities").join(identity));
-        Config::new(self.address, identity.expect("an identity"))
+        let address = self.relay.as_ref().map_or(self.address, |relay| relay.address);
+        Config::new(address, identity.expect("an identity"))
     }
 
     /// Kills the server, does something to what it left, and starts it again at the same address.
@@ -69,11 +75,12 @@ impl Host {
         copy(&self.copy_path(), &self.data);
     }
 
-    /// Stops the server in order.
-    pub(super) fn stop(mut self) {
+    /// Stops the server in order; what the network did, if it was a bad one.
+    pub(super) fn stop(mut self) -> Option<Passed> {
         if let Some(server) = self.server.take() {
             server.terminate();
         }
+        self.relay.map(Relay::stop)
     }
 }
 
