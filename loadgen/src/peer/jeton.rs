@@ -128,7 +128,8 @@ impl JetonPeer {
         self.waits_until = None;
         dirty.retain(|number| {
             let link = &mut self.links[*number];
-            if let Some(until) = link.waits_until(&self.driver, now) {
+            let path = link.conn.and_then(|conn| self.driver.path(conn));
+            if let Some(until) = path.and_then(|path| link.waits_until(path, now)) {
                 self.waits_until = Some(self.waits_until.map_or(until, |first| first.min(until)));
                 return true;
             }

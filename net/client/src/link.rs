@@ -239,10 +239,11 @@ async fn write_frames(
 ) {
     let mut company = Company::default();
     while let Some(mut bytes) = frames.recv().await {
-        let path = connection.stats().path;
-        let wait = company.wait(path.rtt, shared.with(|waiting| waiting.len()).unwrap_or_default());
+        let unanswered = shared.with(|waiting| waiting.len()).unwrap_or_default();
+        let wait = company.wait(connection.rtt(), unanswered);
         if wait >= TIMER {
-            wait_for_company(&mut bytes, &mut frames, wait, path.current_mtu.into()).await;
+            let datagram_bytes = connection.stats().path.current_mtu;
+            wait_for_company(&mut bytes, &mut frames, wait, datagram_bytes.into()).await;
         }
         // Whatever else is waiting goes out in the same write.
         while let Ok(more) = frames.try_recv() {

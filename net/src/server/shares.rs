@@ -8,7 +8,8 @@ use jeton_wire::{Refusing, WRITES_IN_FLIGHT_MAX};
 
 use super::answers::Answer;
 
-/// Writes and log reads of one identity under way on a shard: half of what the engine's queue for commands holds.
+/// Writes and log reads of one identity under way on a shard: what two of its connections may have, a small part of what the
+/// engine's queue for commands holds.
 pub const WRITES_PER_IDENTITY_MAX: usize = 2 * WRITES_IN_FLIGHT_MAX;
 /// And so many revokes and withdrawals on top of that: a service that runs wild can still take back what it gave.
 const TAKING_PER_IDENTITY_MAX: usize = WRITES_PER_IDENTITY_MAX / 8;

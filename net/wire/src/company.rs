@@ -2,8 +2,8 @@
 //!
 //! What a datagram costs a server hardly depends on how many small frames are in it: one that gets each frame in a datagram
 //! of its own answers a fourth of what it answers when they come together. A client that sends each as soon as it has it
-//! therefore keeps a server that is short of time short of it. While answers come as fast as the path lets them, nothing waits;
-//! once they take longer, frames wait for a part of what is lost in queues anyway
+//! therefore keeps a server that is short of time short of it. While datagrams are taken as fast as the path brings them,
+//! nothing waits; once they wait in queues until the server takes them, frames wait for a part of that time
 //! (docs/decisions/0018-frames-wait-for-company.md).
 //!
 //! A rule without a clock: whoever sends has one.
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Requests without an answer from which on a frame waits. By Little's law 16 of them mean two more in the time that it
 /// waits, if all of a round trip is waiting in queues.
 pub const UNANSWERED_MIN: usize = 16;
-/// Which part of the time that answers spend in queues a frame waits, and the longest that it does.
+/// Which part of the time that datagrams wait until they are taken a frame waits, and the longest that it does.
 pub const PART: u32 = 8;
 /// See [`PART`].
 pub const WAIT_MAX: Duration = Duration::from_millis(1);
@@ -27,7 +27,7 @@ pub struct Company {
 impl Company {
     /// How long a frame is to wait, at most, from when it could be sent: until then, or until those that wait fill a
     /// datagram. `round_trip` is the smoothed one (RFC 9002, section 5.3); what it is beyond the least of those that were
-    /// told is taken for time in queues. `unanswered` are the requests that have no answer yet.
+    /// told is taken for time in queues before the server took a datagram; how long it then works on an answer is not in it. `unanswered` are the requests that have no answer yet.
     pub fn wait(&mut self, round_trip: Duration, unanswered: usize) -> Duration {
         let least = self.least.map_or(round_trip, |least| least.min(round_trip));
         self.least = Some(least);
@@ -45,7 +45,7 @@ mod tests {
     const US: Duration = Duration::from_micros(1);
 
     #[test]
-    fn nothing_waits_while_answers_come_as_fast_as_the_path_lets_them() {
+    fn nothing_waits_while_datagrams_are_taken_as_fast_as_the_path_brings_them() {
         let mut near = Company::default();
         assert_eq!(near.wait(30 * US, 1_000), Duration::ZERO);
         let mut far = Company::default();

@@ -2,7 +2,8 @@
 //!
 //! docs/PROTOCOL.md has the layouts to the byte. [`frame`] cuts streams into frames; [`request`] and [`response`] are
 //! what is in them, both ways; [`Session`] is the server's side of one connection, which answers through the two
-//! traits of [`doors`]. [`company`] is when a client's frames share a datagram. No sockets, no runtime, no clock; every decoder is total.
+//! traits of [`doors`]. [`company`] is when a client's frames share a datagram.
+//! No sockets, no runtime, no clock; every decoder is total.
 
 pub mod company;
 pub mod cursor;

@@ -130,8 +130,8 @@ impl State {
         Ok(SubjectNo(subject))
     }
 
-    /// 32 random bytes whose id is not taken, by those drawn for the same command neither. With 128 random bits the first draw is always free; a generator that
-    /// repeats itself must not overwrite a token all the same.
+    /// 32 random bytes whose id is not taken, nor among those drawn for the same command. With 128 random bits the first
+    /// draw is always free; a generator that repeats itself must not overwrite a token all the same.
     fn fresh_token(&self, drawn: &[Token], draft: &mut Draft<'_>) -> Token {
         const DRAWS_MAX: usize = 8;
         for _ in 0..DRAWS_MAX {

@@ -1,7 +1,7 @@
 //! One connection: its streams, what waits to be sent on them, and the answers cut out of what came.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use jeton_core::outcome::{Outcome, Rejection};
@@ -68,9 +68,10 @@ impl Link {
         &mut self.streams[stream].outgoing
     }
 
-    /// Until when waiting frames wait on for others to share their datagram; `None` if they are to go.
-    pub(super) fn waits_until(&mut self, driver: &Driver, now: Instant) -> Option<Instant> {
-        let (round_trip, datagram_bytes) = driver.path(self.conn?)?;
+    /// Until when waiting frames wait on for others to share their datagram; `None` if they are to go. Of the path it is told
+    /// the round trip and the size of a datagram.
+    pub(super) fn waits_until(&mut self, path: (Duration, u16), now: Instant) -> Option<Instant> {
+        let (round_trip, datagram_bytes) = path;
         let wait = self.company.wait(round_trip, self.unanswered);
         let until = self.waits_since.map(|since| since + wait).filter(|until| *until > now)?;
         let waiting: usize = self.streams.iter().map(|stream| stream.outgoing.len()).sum();
@@ -206,4 +207,41 @@ pub(super) fn words_for_loss(reason: &str, was_ready: bool, address: SocketAddr)
         return format!("the server at {address} fell silent");
     }
     format!("the connection to {address} was lost: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAST: (Duration, u16) = (Duration::from_micros(30), 1_000);
+    const SLOW: (Duration, u16) = (Duration::from_micros(4_030), 1_000);
+
+    /// A link with so many requests of ten bytes that were not sent, on a path that is known.
+    fn link(requests: usize) -> Link {
+        let mut link = Link { streams: vec![Stream::default(), Stream::default()], ..Link::default() };
+        assert_eq!(link.waits_until(FAST, Instant::now()), None);
+        for request in 0..requests {
+            link.outgoing(request % 2).extend_from_slice(&[0; 10]);
+        }
+        link
+    }
+
+    #[test]
+    fn frames_of_a_busy_link_wait_for_an_eighth_of_the_queue_and_no_longer() {
+        let mut busy = link(20);
+        let now = busy.waits_since.unwrap();
+        let until = now + Duration::from_micros(500);
+        assert_eq!(busy.waits_until(SLOW, now), Some(until));
+        assert_eq!(busy.waits_until(SLOW, until - Duration::from_nanos(1)), Some(until));
+        assert_eq!(busy.waits_until(SLOW, until), None, "time is over");
+        assert_eq!(busy.waits_until(FAST, now), None, "nothing is in a queue");
+    }
+
+    #[test]
+    fn frames_go_at_once_if_there_is_a_datagram_of_them_or_little_under_way() {
+        let mut full = link(100);
+        assert_eq!(full.waits_until(SLOW, full.waits_since.unwrap()), None);
+        let mut idle = link(15);
+        assert_eq!(idle.waits_until(SLOW, idle.waits_since.unwrap()), None);
+    }
 }

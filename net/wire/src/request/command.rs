@@ -31,7 +31,7 @@ pub(super) fn consume(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
     Ok(Command::ConsumeToken(ConsumeToken { token, access, audience, binding: check.binding }))
 }
 
-/// Claim sets that were decoded before: who issues has few of them, and the same bytes are the same claims.
+/// Claim sets that were decoded before: who issues much has few of them, and the same bytes are the same claims.
 #[derive(Debug, Default)]
 pub(crate) struct KnownClaims {
     sets: Vec<Claims>,
@@ -40,14 +40,18 @@ pub(crate) struct KnownClaims {
 }
 
 impl KnownClaims {
-    /// At 4 KiB each, and a few times that decoded, no more than QUIC keeps for a connection.
     const SETS_MAX: usize = 4;
+    /// Larger ones are not kept. Decoded, a set of many short actions takes some eight times that: 16 KiB a connection at most.
+    const BYTES_MAX: usize = 512;
 
     fn decode(&mut self, bytes: &[u8]) -> Result<Claims, WireError> {
         if let Some(known) = self.sets.iter().find(|known| known.bytes() == bytes) {
             return Ok(known.clone());
         }
         let claims = Claims::decode(bytes).map_err(|_| WireError::Invalid("claims"))?;
+        if bytes.len() > Self::BYTES_MAX {
+            return Ok(claims);
+        }
         if self.sets.len() < Self::SETS_MAX {
             self.sets.push(claims.clone());
         } else {
@@ -174,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_that_are_known_are_the_same_and_no_more_of_them_are_kept_than_four() {
+    fn known_claims_are_the_same_and_four_small_sets_of_them_at_most_are_kept() {
         let sets: Vec<Claims> = (0..2 * KnownClaims::SETS_MAX)
             .map(|at| {
                 let grant = format!("read on journal/{at}").parse().unwrap();
@@ -186,6 +190,11 @@ mod tests {
             assert_eq!(known.decode(claims.bytes()).as_ref(), Ok(claims));
             assert!(known.sets.len() <= KnownClaims::SETS_MAX);
         }
+        let large =
+            ["read on ".to_owned() + &"x".repeat(KnownClaims::BYTES_MAX)].map(|grant| grant.parse().unwrap());
+        let large = Claims::new([], [], large, Default::default()).unwrap();
+        assert_eq!(known.decode(large.bytes()).as_ref(), Ok(&large));
+        assert!(!known.sets.contains(&large), "it would take too much");
         assert_eq!(known.decode(b"none"), Err(WireError::Invalid("claims")));
         assert_eq!(
             known.decode(sets[0].bytes()).as_ref(),
