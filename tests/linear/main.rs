@@ -28,7 +28,7 @@ struct Arguments {
     /// Decides what is asked, and when the server is killed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Tokens of a validate in the long history; with 1 there are as many operations as answers.
+    /// Tokens of a validate in the long history, at most: the fewer, the more operations for so many answers.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_024), conflicts_with = "rounds")]
     batch: u64,
     /// Put a network between that loses, repeats and exchanges datagrams.
