@@ -30,7 +30,7 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 pub(crate) struct Counts {
     /// Requests that were to be sent.
     pub(crate) offered: u64,
-    /// Those that were answered as asked before the end.
+    /// Requests that were answered as asked in that time, those of the warm-up among them.
     pub(crate) achieved: u64,
     /// Tokens that those asked about.
     pub(crate) tokens: u64,

@@ -365,6 +365,33 @@ fn what_waits_at_the_end_is_offered_not_achieved_and_has_waited() {
 }
 
 #[test]
+fn what_gets_done_is_what_is_answered_in_the_time_also_to_what_was_asked_before() {
+    // 10,000 a second are served, 5,000 may be under way: whoever is answered has waited for half a second.
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 20_000);
+    (workload.when_full, workload.connections, workload.in_flight) = (WhenFull::Drop, 1, 5_000);
+    let began = Instant::now();
+    let clock = Rc::new(Cell::new(began));
+    let (shared, mut fake) = rig(&workload, &clock);
+    let now = || clock.get();
+    let mut engine = Engine::new(shared, 0, fake.connections, &now);
+    let (from, until) = (began + 1_000 * MS, began + 3_000 * MS);
+    let times = |began| {
+        let profile = Profile::new(&workload.schedule, workload.duration.0).unwrap();
+        Some(DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1))
+    };
+    engine.begin(times(began), from, from);
+    while clock.get() < until + 1_000 * MS {
+        if clock.get() == from {
+            assert_eq!(engine.sample.counts.achieved, 0, "that was the warm-up");
+            engine.begin(times(from), from, until);
+        }
+        engine.turn(&mut fake).unwrap();
+        clock.set(clock.get() + Duration::from_micros(50));
+    }
+    assert!(engine.sample.counts.achieved.abs_diff(20_000) < 200, "{}", engine.sample.counts.achieved);
+}
+
+#[test]
 fn each_interval_was_offered_what_was_due_in_it_however_late_it_is_sent() {
     // Half of what is due can be answered in time; then less is asked for than can be done, and the rest is caught up with.
     let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 1);
