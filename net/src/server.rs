@@ -308,22 +308,34 @@ impl<D: Validate + Submit> Server<D> {
         while delivered < ANSWERS_PER_TURN {
             let Some((share, answers)) = self.answers.next_turn() else { break };
             delivered += answers.len();
-            for answer in answers {
-                self.shares.settle(&share);
-                self.deliver(now, answer, driver);
-            }
+            answers.iter().for_each(|_| self.shares.settle(&share));
+            self.deliver(now, answers, driver);
         }
         delivered > 0
     }
 
-    fn deliver(&mut self, now: Instant, Answer { conn, ticket, reply }: Answer, driver: &mut Driver) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
-        if let Some(stream) = client.session.handle_reply(ticket, reply, &self.doors, &mut out) {
-            self.send(now, conn, stream, &out, driver);
+    /// Sends answers; those that follow each other on one stream in one piece: QUIC keeps a list of the pieces of a stream,
+    /// and goes through it for each datagram.
+    fn deliver(&mut self, now: Instant, answers: Vec<Answer>, driver: &mut Driver) {
+        let mut piece = std::mem::take(&mut self.out);
+        piece.clear();
+        let mut goes_to = None;
+        for Answer { conn, ticket, reply } in answers {
+            let Some(client) = self.clients.get_mut(&conn) else { continue };
+            let length = piece.len();
+            let Some(stream) = client.session.handle_reply(ticket, reply, &self.doors, &mut piece) else {
+                continue;
+            };
+            let before = goes_to.replace((conn, stream));
+            if let Some(other) = before.filter(|before| *before != (conn, stream)) {
+                self.send(now, other.0, other.1, &piece[..length], driver);
+                piece.drain(..length);
+            }
         }
-        self.out = out;
+        if let Some((conn, stream)) = goes_to {
+            self.send(now, conn, stream, &piece, driver);
+        }
+        self.out = piece;
     }
 
     /// Reads on where clients waited until they have less under way.
