@@ -3,6 +3,10 @@
 //! The load is `jeton-load`'s open loop, in a process of its own on core 1. So that one core of generator is several times
 //! what the server can do, the server gets a part of its core only (a CPU quota with a short period). Beside the load a
 //! witness asks on a connection of its own: it says when things are normal again.
+//!
+//! On a machine that others use too, what a server can do changes by half within minutes. So each pass through the multiples
+//! begins with finding that out, and multiples are compared by their shares: what was got through, of the mean of all that
+//! was in the same pass from once the capacity on.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -245,6 +249,20 @@ impl Runs {
     }
 }
 
+/// What was got through at each multiple, as shares of the mean from once the capacity on, pass by pass; medians.
+fn shares(steps: &[(f64, Runs)]) -> Vec<(f64, f64)> {
+    let goodputs: Vec<_> =
+        steps.iter().map(|(multiple, runs)| (*multiple, runs.all("/goodput_per_s"))).collect();
+    let mean_of = |pass: usize| {
+        let full = goodputs.iter().filter(|(multiple, _)| *multiple >= 1.0);
+        let full: Vec<f64> = full.filter_map(|(_, passes)| passes.get(pass).copied()).collect();
+        full.iter().sum::<f64>() / full.len() as f64
+    };
+    let share =
+        |passes: &[f64]| passes.iter().enumerate().map(|(pass, goodput)| goodput / mean_of(pass)).collect();
+    goodputs.iter().map(|(multiple, passes)| (*multiple, median(share(passes)))).collect()
+}
+
 /// Finds the capacity and offers multiples of it.
 pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     stay_on_core_1(false)?;
@@ -255,25 +273,27 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     let full = number(&load(config, &target, None)?, "requests_per_s");
     let too_much = Some((full * 3.0) as u32);
     load(config, &target, too_much)?;
-    let capacities = (0..3).map(|_| Ok(number(&load(config, &target, too_much)?, "achieved_per_s")));
-    let capacity = median(capacities.collect::<anyhow::Result<_>>()?);
-    eprintln!("capacity: {capacity} requests/s, in a closed loop {full}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut steps = MULTIPLES.map(|multiple| (multiple, Runs::default()));
+    let mut capacities = Vec::new();
     for _ in 0..config.alternations {
+        let capacity = number(&load(config, &target, too_much)?, "achieved_per_s");
+        eprintln!("capacity: {capacity} requests/s, in a closed loop at first {full}");
+        capacities.push(capacity);
         for (multiple, runs) in &mut steps {
             let figures = runtime.block_on(step(config, &target, capacity, *multiple))?;
             eprintln!("{figures}");
             runs.0.push(figures);
         }
     }
-    // Whatever it has shown that it can do, in the steps or before.
+    let shares = shares(&steps);
     let best_up_to = |most: f64| {
-        let of_those = steps.iter().filter(|(multiple, _)| *multiple <= most);
-        of_those.fold(capacity, |best, (_, runs)| best.max(runs.goodput()))
+        shares
+            .iter()
+            .filter(|(multiple, _)| *multiple <= most)
+            .fold(f64::NAN, |best, (_, share)| best.max(*share))
     };
-    let twice = steps.iter().find(|(multiple, _)| *multiple == 2.0);
-    let at_twice = twice.map_or(f64::NAN, |(_, runs)| runs.goodput());
+    let at_twice = shares.iter().find(|(multiple, _)| *multiple == 2.0).map_or(f64::NAN, |(_, share)| *share);
     drop(server);
     std::thread::sleep(Duration::from_millis(200));
     drop(quota);
@@ -281,9 +301,31 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
         "kind": config.kind, "batch": config.batch, "connections": config.connections,
         "alternations": config.alternations, "seconds": config.seconds,
         "in_flight_each": config.in_flight, "server_percent_of_a_core": config.quota,
-        "quota_us": QUOTA_US, "capacity_per_s": capacity, "closed_loop_per_s": full, "peak_goodput_per_s": best_up_to(f64::MAX),
+        "quota_us": QUOTA_US, "capacity_per_s": { "median": median(capacities.clone()), "all": capacities },
+        "closed_loop_per_s": full, "shares": shares,
         "goodput_at_2x_of_peak": at_twice / best_up_to(f64::MAX),
         "goodput_at_2x_of_best_below": at_twice / best_up_to(2.0),
         "steps": steps.map(|(multiple, runs)| runs.summary(multiple)),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_slows_down_in_mid_run_changes_no_shares() {
+        let passes = |each: [f64; 3]| Runs(each.map(|goodput| json!({ "goodput_per_s": goodput })).into());
+        let steps = [
+            (0.5, passes([50.0, 25.0, 5.0])),
+            (1.0, passes([100.0, 50.0, 10.0])),
+            (2.0, passes([60.0, 30.0, 6.0])),
+        ];
+        let shares = shares(&steps);
+        for ((multiple, share), (expected, of)) in shares.iter().zip([(0.5, 0.625), (1.0, 1.25), (2.0, 0.75)])
+        {
+            assert_eq!(*multiple, expected);
+            assert!((share - of).abs() < 1e-9, "{share} at {multiple}");
+        }
+    }
 }
