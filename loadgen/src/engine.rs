@@ -60,7 +60,7 @@ pub(crate) struct Engine<'a> {
     slots: Slots,
     /// Nothing is sent from then on, and what is answered later is no longer achieved.
     until: Instant,
-    /// What was answered before is not counted, and of what was due before the latency is not recorded.
+    /// What was answered before is not counted as achieved, and of what was due before the latency is not recorded.
     from: Instant,
     /// Whether all slots were taken when the last turn ended: then lateness is the server's.
     was_full: bool,

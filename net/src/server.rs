@@ -33,6 +33,8 @@ pub const REPLIES_MAX: usize = 1 << 17;
 /// Answers delivered in one turn: a commit brings thousands, and with them as many writes that waited for room. Everybody's
 /// datagrams have their turn in between.
 const ANSWERS_PER_TURN: usize = 256;
+/// Of the room for answers that are sent in one piece, so much is kept: pages of the log make it megabytes.
+const PIECE_KEPT: usize = 1 << 18;
 /// How long a validate that waits for an event of another shard waits at most before it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -335,6 +337,8 @@ impl<D: Validate + Submit> Server<D> {
         if let Some((conn, stream)) = goes_to {
             self.send(now, conn, stream, &piece, driver);
         }
+        piece.clear();
+        piece.shrink_to(PIECE_KEPT);
         self.out = piece;
     }
 

@@ -119,6 +119,9 @@ fn verdict(record: &Record) -> String {
         wrong => format!("{wrong} replies were WRONG"),
     };
     let times = match summary.latency_us {
+        Quantiles { max: 0, .. } if summary.achieved_per_s > 0.0 => {
+            "all that were are of the warm-up".to_owned()
+        }
         Quantiles { max: 0, .. } => "none was answered as asked".to_owned(),
         Quantiles { p50, p99, .. } => {
             format!("half of them within {}, 99 in a hundred within {}", time(p50), time(p99))
