@@ -4,7 +4,7 @@
 
 use jeton_tests::Server;
 use jeton_tests::damage::{
-    Change, Image, Judges, Outcome, Repaired, Report, Workbench, all, every_header, gate, judge, judge_by,
+    Change, Failure, Image, Judges, Outcome, Repaired, Report, Workbench, all, every_header, gate, judge_by,
     repair, repair_all, serve,
 };
 
@@ -14,7 +14,10 @@ const SEEDED: usize = 2_000;
 /// Every so many-th refused change is repaired, and of all changes is put before a start.
 const REPAIR_STEP: usize = 40;
 const SERVE_STEP: usize = 150;
-/// Of the changes to the headers of a small one, every so many-th is judged by the real binary as well.
+/// Changes that are judged at a time: half of what each takes is waiting for sled's threads and for the disk.
+const DESKS: usize = 4;
+/// Of the changes that workers judge, every so many-th is judged by the real binary as well; fewer of those to a small one.
+const SAMPLE: usize = 8;
 const HEADER_SAMPLE: usize = 100;
 /// Of all changes to a small directory, every so many-th is judged in the gate: a prime, so that it meets each bit.
 const SMALL_STEP: usize = 1_009;
@@ -28,7 +31,8 @@ async fn damage_is_refused_by_name_put_right_or_without_effect_and_what_is_refus
     let (image, foreign) = images().await;
     assert!(image.segments().len() >= 2, "{image:?}");
     let changes = gate(&image, SEED, SEEDED);
-    let report = judge(&image, &foreign, &changes, || false);
+    let judges = Judges::Workers { program: env!("CARGO_BIN_EXE_damage").as_ref(), sample: SAMPLE };
+    let report = judge_by(judges, DESKS, (&image, &foreign), &changes, || false);
     println!("{report}");
     let is_good = report.failures.is_empty();
     assert!(is_good, "seed {SEED}, of {}: {}", image.keep().display(), report.failures.join("\n"));
@@ -36,8 +40,9 @@ async fn damage_is_refused_by_name_put_right_or_without_effect_and_what_is_refus
     assert!(report.sums().iter().all(|sum| *sum > 50), "every outcome comes up: {:?}", report.sums());
 
     let (mut all, mut some, mut nothing) = (0, 0, 0);
-    for change in report.refused.iter().step_by(REPAIR_STEP) {
-        match repair(&Workbench::new(&image, &foreign), change) {
+    let chosen: Vec<&Change> = report.refused.iter().step_by(REPAIR_STEP).collect();
+    for (change, repaired) in chosen.iter().zip(repairs(&image, &foreign, &chosen)) {
+        match repaired {
             Ok(Repaired::Kept(events)) if events == image.events => all += 1,
             Ok(Repaired::Kept(_)) => some += 1,
             Ok(Repaired::Nothing) => nothing += 1,
@@ -63,6 +68,19 @@ async fn damage_is_refused_by_name_put_right_or_without_effect_and_what_is_refus
         let is_of_log = !change.path().starts_with("identities");
         assert!(!is_of_log || is_refused == matches!(outcome, Outcome::Refused(_)), "{change}: {outcome:?}");
     }
+}
+
+/// What the repair after each change comes to, in the order of the changes.
+fn repairs(image: &Image, foreign: &Image, changes: &[&Change]) -> Vec<Result<Repaired, Failure>> {
+    std::thread::scope(|scope| {
+        let of_desk = |changes: &[&Change]| -> Vec<_> {
+            changes.iter().map(|change| repair(&Workbench::new(image, foreign), change)).collect()
+        };
+        let per_desk = changes.len().div_ceil(DESKS).max(1);
+        let desks: Vec<_> =
+            changes.chunks(per_desk).map(|chunk| scope.spawn(move || of_desk(chunk))).collect();
+        desks.into_iter().flat_map(|desk| desk.join().unwrap()).collect()
+    })
 }
 
 /// A batch in the middle of the first segment is gone, with every stale copy that sled has left of it.
@@ -116,7 +134,7 @@ fn judged_twice(program: &str) -> Report {
     let (image, foreign) = (Image::make_small().unwrap(), Image::make_small().unwrap());
     let changes: Vec<Change> = all(&image).into_iter().step_by(SMALL_STEP).collect();
     let judges = Judges::Workers { program: std::path::Path::new(program), sample: 1 };
-    let report = judge_by(judges, 2, (&image, &foreign), &changes, || false);
+    let report = judge_by(judges, DESKS, (&image, &foreign), &changes, || false);
     println!("{report}");
     report
 }
@@ -133,7 +151,7 @@ fn a_byte_changed_in_any_header_of_a_small_log_and_a_cut_at_any_record_are_notic
     let (image, foreign) = (Image::make_small().unwrap(), Image::make_small().unwrap());
     let changes = every_header(&image, SEED);
     let judges = Judges::Workers { program: env!("CARGO_BIN_EXE_damage").as_ref(), sample: HEADER_SAMPLE };
-    let report = judge_by(judges, 2, (&image, &foreign), &changes, || false);
+    let report = judge_by(judges, DESKS, (&image, &foreign), &changes, || false);
     println!("{report}");
     assert!(report.failures.is_empty(), "seed {SEED}: {}", report.failures.join("\n"));
     assert!(report.changes() == changes.len() && changes.len() > 1_000, "{report}");

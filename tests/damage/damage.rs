@@ -21,7 +21,7 @@ use std::fmt;
 pub use cases::{all, every_header, gate};
 pub use change::Change;
 pub use image::Image;
-pub use judge::{Judges, judge, judge_by};
+pub use judge::{Judges, judge_by};
 pub use repair::{Repaired, repair, repair_all};
 pub use serving::serve;
 pub use workbench::{Failure, Outcome, Workbench};

@@ -26,6 +26,8 @@ pub struct Image {
     pub verified: String,
     /// What `jeton --json snapshot verify` says of it; empty without snapshots.
     pub snapshots_verified: String,
+    /// What `jeton log show --json` says of each event, a line each.
+    pub(super) shown: String,
     /// How many events it holds.
     pub events: u64,
     /// A token that is good.
@@ -137,6 +139,11 @@ impl Image {
         let Some(events) = value["events"].as_u64().filter(|_| output.status.success()) else {
             return Err(Failure::new("the image does not verify", &output));
         };
+        let output = run(dir.path(), &["log", "show", "--json", "--limit", &events.to_string()], "");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        if shown.lines().count() as u64 != events {
+            return Err(Failure::new("not every event of the image is shown", &output));
+        }
         let files = read_files(dir.path());
         let has_snapshots = files.keys().any(|path| Question::about(path) == Question::Snapshots);
         let snapshots = has_snapshots.then(|| run(dir.path(), &Question::Snapshots.arguments(), ""));
@@ -144,7 +151,8 @@ impl Image {
             return Err(Failure::new("the image's snapshots do not verify", output));
         }
         let told = snapshots.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        Ok(Self { files, verified, snapshots_verified: told.unwrap_or_default(), events, live, dead, dir })
+        let snapshots_verified = told.unwrap_or_default();
+        Ok(Self { files, verified, snapshots_verified, shown, events, live, dead, dir })
     }
 
     /// Keeps a copy for whoever looks into a failure; returns where.

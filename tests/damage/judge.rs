@@ -115,14 +115,3 @@ pub fn judge_by(
     });
     report.into_inner().expect("nobody panics with it")
 }
-
-/// Judges each change by the real binary, on every core.
-pub fn judge(
-    image: &Image,
-    foreign: &Image,
-    changes: &[Change],
-    is_over: impl Fn() -> bool + Sync,
-) -> Report {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    judge_by(Judges::RealBinary, cores, (image, foreign), changes, is_over)
-}
