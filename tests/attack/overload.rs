@@ -22,6 +22,8 @@ use super::measure::{median, start, stay_on_core_1};
 
 /// What is offered, as multiples of what the server can do.
 const MULTIPLES: [f64; 7] = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
+/// How often more is offered, at most, to a server that got through all there was.
+const CAPACITY_TRIES: usize = 8;
 /// What the server gets in each period, as little as the kernel gives: then the periods, and the pauses, are short.
 const QUOTA_US: u64 = 1_000;
 /// Where the kernel's controller of CPU time is, version 1 and version 2.
@@ -277,27 +279,39 @@ fn least_overload(steps: &[(f64, Runs)]) -> f64 {
     times.fold(f64::NAN, f64::min)
 }
 
+/// What the server gets through of half as much again: of several times what it can do it may do less, for refusing costs
+/// too. `known` is what it got through before.
+fn capacity(config: &Overload, target: &Target, mut known: f64) -> anyhow::Result<f64> {
+    for _ in 0..CAPACITY_TRIES {
+        let offered = known * 1.5;
+        known = number(&load(config, target, Some(offered.round() as u32))?, "achieved_per_s");
+        if known < offered * 0.9 {
+            return Ok(known);
+        }
+    }
+    bail!("the server gets through all that is offered, {known} a second")
+}
+
 /// Finds the capacity and offers multiples of it.
 pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     stay_on_core_1(false)?;
     let (server, target) = start(config.server.as_deref(), false)?;
     let quota = Quota::new(config.quota, target.pid().context("a process")?)?;
-    // What it gets through of far more than it can do. A closed loop only says how much that is. What comes first is not
-    // counted: then the server has come to the size that it has in the steps.
+    // A closed loop only says how much that is. What comes first is not counted: then the server has come to the size that it
+    // has in the steps.
     let full = number(&load(config, &target, None)?, "requests_per_s");
-    let too_much = Some((full * 3.0) as u32);
-    load(config, &target, too_much)?;
+    let mut known = capacity(config, &target, full)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut steps = MULTIPLES.map(|multiple| (multiple, Runs::default()));
     let mut capacities = Vec::new();
     for pass in 0..config.alternations {
-        let capacity = number(&load(config, &target, too_much)?, "achieved_per_s");
-        eprintln!("capacity: {capacity} requests/s, in a closed loop at first {full}");
-        capacities.push(capacity);
+        known = capacity(config, &target, known)?;
+        eprintln!("capacity: {known} requests/s, in a closed loop at first {full}");
+        capacities.push(known);
         for at in 0..steps.len() {
             let at = if pass % 2 == 0 { at } else { steps.len() - 1 - at };
             let (multiple, runs) = &mut steps[at];
-            let figures = runtime.block_on(step(config, &target, capacity, *multiple))?;
+            let figures = runtime.block_on(step(config, &target, known, *multiple))?;
             eprintln!("{figures}");
             runs.0.push(figures);
         }
