@@ -31,7 +31,7 @@ struct Arguments {
     /// End after so many minutes.
     #[arg(long, default_value_t = u64::MAX / 60)]
     minutes: u64,
-    /// Have all judged by the real binary, as the gate does, not by workers.
+    /// Have all judged by the real binary, not by workers.
     #[arg(long)]
     real_binary: bool,
     /// How many at a time; as many as there are cores if it is not said.
