@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 51] = [
+const SITUATIONS: [&str; 58] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -36,6 +36,13 @@ const SITUATIONS: [&str; 51] = [
     "the log failed",
     "a lie of the disk, noticed",
     "a rotten bit",
+    "a torn write",
+    "a write that was there before an earlier one",
+    "a torn file of snapshots",
+    "a datagram lost",
+    "a datagram that came twice",
+    "a datagram that overtook another",
+    "lost with its connection",
     "a snapshot written",
     "a snapshot amid a renewal",
     "a table on its way to the next",

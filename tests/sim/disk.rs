@@ -7,6 +7,9 @@ use jeton_core::sequencer::Commit;
 
 use super::rng::Rng;
 
+/// What is written whole or not at all: little, as the batches are little too.
+const SECTOR_BYTES: usize = 64;
+
 /// What lies on the disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
@@ -48,22 +51,25 @@ impl Disk {
         self.anchor = self.anchor_written;
     }
 
-    /// The power is cut. Returns what it had said was safe and was not.
-    pub(super) fn crash(&mut self, rng: &mut Rng) -> Vec<SealedBatch> {
+    /// The power is cut. What was synced is there, and of what was only written a beginning; the rest may have come to the
+    /// disk in any order and in parts, which is drawn from `torn`.
+    pub(super) fn crash(&mut self, rng: &mut Rng, torn: &mut Rng) -> Crash {
         let kept = match rng.below(3) {
             0 => 0,
             1 => self.written.len(),
             _ => rng.below(self.written.len() as u64 + 1) as usize,
         };
         self.synced.extend(self.written.drain(..kept));
-        let lied_about: Vec<_> = self.written.drain(..).filter(|batch| batch.last <= self.reported).collect();
+        let lost: Vec<_> = self.written.drain(..).collect();
+        let wreck = wreck(&lost, torn);
+        let lied_about = lost.into_iter().filter(|batch| batch.last <= self.reported).collect();
         self.reported = self.reported.max(self.head());
         if rng.one_in(2) {
             // Its page reached the disk by itself.
             self.anchor = self.anchor_written;
         }
         self.anchor_written = self.anchor;
-        lied_about
+        Crash { lied_about, wreck }
     }
 
     /// How far the disk has said that it holds the log.
@@ -118,6 +124,43 @@ impl Disk {
     pub(super) fn restore(&mut self, batches: impl IntoIterator<Item = SealedBatch>) {
         self.synced.extend(batches);
     }
+}
+
+/// What a crash has left.
+#[derive(Debug)]
+pub(super) struct Crash {
+    /// What the disk had said was safe and was not.
+    pub(super) lied_about: Vec<SealedBatch>,
+    /// What lies behind the end of the log: not one whole batch that belongs there.
+    pub(super) wreck: Vec<SealedBatch>,
+}
+
+/// What is on the disk of batches of which the first did not get there whole.
+fn wreck(lost: &[SealedBatch], rng: &mut Rng) -> Vec<SealedBatch> {
+    let fate = |(at, batch): (usize, &SealedBatch)| match rng.below(3) {
+        0 if at > 0 => Some(batch.clone()),
+        1 => {
+            let mut torn = batch.clone();
+            tear(&mut torn.bytes, rng).then_some(torn)
+        }
+        _ => None,
+    };
+    lost.iter().enumerate().filter_map(fate).collect()
+}
+
+/// Leaves of what was written some sectors and others not, or nothing from somewhere on. Returns whether that makes a
+/// difference.
+pub(super) fn tear(bytes: &mut Vec<u8>, rng: &mut Rng) -> bool {
+    let whole = bytes.clone();
+    for sector in bytes.chunks_mut(SECTOR_BYTES) {
+        if rng.one_in(2) {
+            sector.fill(0);
+        }
+    }
+    if rng.one_in(2) {
+        bytes.truncate(rng.below(whole.len() as u64 + 1) as usize);
+    }
+    *bytes != whole
 }
 
 /// A bit that rotted.

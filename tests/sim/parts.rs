@@ -6,6 +6,7 @@ use std::io;
 
 use jeton_core::snapshot::PartStore;
 
+use super::disk::tear;
 use super::rng::Rng;
 
 /// A name given or taken that is not durable yet.
@@ -42,13 +43,21 @@ impl Parts {
         }
     }
 
-    /// The power is cut: of the names that were not durable, some are there all the same, in no order.
-    pub(super) fn crash(&mut self, rng: &mut Rng) {
-        for change in std::mem::take(&mut self.changes) {
+    /// The power is cut: of the names that were not durable, some are there all the same, in no order; and some of those
+    /// files are not whole, as on a disk that lies. Returns whether one is not.
+    pub(super) fn crash(&mut self, rng: &mut Rng, torn: &mut Rng) -> bool {
+        let mut has_torn = false;
+        for mut change in std::mem::take(&mut self.changes) {
+            let is_torn = match &mut change {
+                Change::Put(_, bytes) if torn.one_in(3) => tear(bytes, torn),
+                _ => false,
+            };
             if rng.one_in(2) {
+                has_torn |= is_torn;
                 self.carry_out(change);
             }
         }
+        has_torn
     }
 
     /// Flips a bit of some file; returns whether there was one.

@@ -2,8 +2,8 @@
 //! virtual time, with a network, a disk and a clock that misbehave as a seed says.
 //!
 //! One seed is one run, always the same ([`run`]). Clients issue, validate, consume, renew and revoke through sessions;
-//! their connections are cut, their bytes arrive late and in pieces; the disk is slow, full, fails or loses what was not
-//! synced; the server crashes at any step and recovers from what the disk kept. Snapshots are written beside all that, and
+//! their connections are cut, their datagrams are late, lost, repeated and exchanged; the disk is slow, full, fails or loses,
+//! tears and reorders what was not synced; the server crashes at any step and recovers from what the disk kept. Snapshots are written beside all that, and
 //! damaged; most starts go on from one.
 //!
 //! Checked as it goes (`oracle`, `witness`): every verdict is exactly what a plain map of the same events says; no

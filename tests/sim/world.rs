@@ -22,20 +22,21 @@ use super::{Mistake, Report};
 
 mod clock;
 mod faults;
+mod network;
 mod server;
 mod snapshots;
 
 use clock::Clock;
 use faults::{Fault, Faults};
+use network::{Datagram, Flow, Network, TO_CLIENT, TO_SERVER};
 pub(super) use snapshots::Writing;
 
 /// How long clients have to be answered in once all faults are healed.
 const HEALED_WITHIN_MS: u64 = 60_000;
-/// Sets the chance of snapshots apart from all other.
+/// Set the chance of snapshots, and of what a crash tears, apart from all other: seeds that once found something there go
+/// on being what they were.
 const SNAPSHOT_SEEDS: u64 = 0x5a5a_0000_5a5a_0000;
-/// Which way bytes go on a connection.
-const TO_SERVER: usize = 0;
-const TO_CLIENT: usize = 1;
+const WRECK_SEEDS: u64 = 0xa5a5_0000_a5a5_0000;
 
 /// Something that happens at a certain time. What concerns an incarnation of the server names it: after a crash it
 /// happens to nobody.
@@ -43,8 +44,8 @@ const TO_CLIENT: usize = 1;
 enum Event {
     Act(usize),
     GiveUp { client: usize, connection: u64, request: u64 },
-    ToServer(Route, Vec<u8>),
-    ToClient(Route, Vec<u8>),
+    Arrives(Datagram),
+    SendAgain(Datagram),
     CutSeenByClient(u64),
     CutSeenByServer(u64),
     Turn(u64),
@@ -60,8 +61,8 @@ enum Event {
 #[derive(Debug)]
 struct Link {
     client: usize,
-    /// When the last bytes sent so far arrive, either way over each stream: they keep their order.
-    arrives: [[u64; 2]; STREAMS],
+    /// Either way over each stream.
+    flows: [[Flow; 2]; STREAMS],
     is_closed_at_server: bool,
 }
 
@@ -77,6 +78,7 @@ pub(super) struct World {
     rng: Rng,
     mistake: Option<Mistake>,
     faults: Faults,
+    network: Network,
     now: u64,
     events: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
@@ -90,9 +92,11 @@ pub(super) struct World {
     /// What a client is credited with for each turn.
     quantum: u64,
     disk: Disk,
-    /// Until when the disk takes nothing; and what it lied about before a crash.
+    /// Until when the disk takes nothing; what it lied about before a crash; and what lies behind the end since then,
+    /// torn, or written before what belongs in front of it.
     full_until: u64,
     lied_about: Vec<SealedBatch>,
+    wreck: Vec<SealedBatch>,
     anchored_at: u64,
     node: Option<Node>,
     incarnation: u64,
@@ -109,6 +113,7 @@ pub(super) struct World {
     /// The last snapshot of this incarnation's index.
     snapshot_before: Option<jeton_core::snapshot::Manifest>,
     snapshot_rng: Rng,
+    wreck_rng: Rng,
 }
 
 impl World {
@@ -121,6 +126,7 @@ impl World {
             rng,
             mistake,
             faults,
+            network: Network::draw(seed),
             now: 0,
             events: BTreeMap::new(),
             scheduled: 0,
@@ -133,6 +139,7 @@ impl World {
             disk: Disk::default(),
             full_until: 0,
             lied_about: Vec::new(),
+            wreck: Vec::new(),
             anchored_at: 0,
             node: None,
             incarnation: 0,
@@ -147,6 +154,7 @@ impl World {
             parts: Parts::default(),
             snapshot_before: None,
             snapshot_rng: Rng::new(seed ^ SNAPSHOT_SEEDS),
+            wreck_rng: Rng::new(seed ^ WRECK_SEEDS),
         }
     }
 
@@ -212,8 +220,8 @@ impl World {
         let (kind, number, bytes): (u8, u64, &[u8]) = match event {
             Event::Act(client) => (1, *client as u64, &[]),
             Event::GiveUp { connection, request, .. } => (2, connection << 32 | request, &[]),
-            Event::ToServer(on, bytes) => (3, on.connection << 8 | on.stream, bytes),
-            Event::ToClient(on, bytes) => (4, on.connection << 8 | on.stream, bytes),
+            Event::Arrives(datagram) => (3, datagram.number(), datagram.bytes()),
+            Event::SendAgain(datagram) => (4, datagram.number(), datagram.bytes()),
             Event::CutSeenByClient(connection) => (5, *connection, &[]),
             Event::CutSeenByServer(connection) => (6, *connection, &[]),
             Event::Turn(incarnation) => (7, *incarnation, &[]),
@@ -245,8 +253,8 @@ impl World {
         match event {
             Event::Act(client) => self.act(client),
             Event::GiveUp { client, connection, request } => self.give_up(client, connection, request),
-            Event::ToServer(on, bytes) => return self.server_hears(on, &bytes),
-            Event::ToClient(on, bytes) => return self.client_hears(on, &bytes),
+            Event::Arrives(datagram) => return self.arrives(datagram),
+            Event::SendAgain(datagram) => self.send_again(datagram),
             Event::CutSeenByClient(connection) => self.cut_seen_by_client(connection),
             Event::CutSeenByServer(connection) => self.close_at_server(connection),
             Event::Turn(incarnation) if incarnation == self.incarnation => return self.turn(),
@@ -276,7 +284,7 @@ impl World {
         if self.clients[client].connection.is_none() {
             let connection = self.links.len() as u64 + 1;
             self.links
-                .insert(connection, Link { client, arrives: Default::default(), is_closed_at_server: false });
+                .insert(connection, Link { client, flows: Default::default(), is_closed_at_server: false });
             let hello = self.clients[client].connect(connection);
             self.send(TO_SERVER, Route { connection, stream: 0 }, &hello);
         }
@@ -338,34 +346,6 @@ impl World {
         }
         if let Some(node) = &mut self.node {
             node.sessions.remove(&connection);
-        }
-    }
-
-    /// Sends bytes in pieces, each of which arrives after the one before.
-    fn send(&mut self, way: usize, on: Route, bytes: &[u8]) {
-        let mut rest = bytes;
-        let is_cut_up = self.rng.percent(self.faults.pieces_percent);
-        while !rest.is_empty() {
-            let length = match rest.len() as u64 {
-                all if !is_cut_up => all,
-                all if self.rng.one_in(3) => all.min(1),
-                all => 1 + self.rng.below(all),
-            };
-            let (piece, others) = rest.split_at(length as usize);
-            rest = others;
-            let mut delay = 1 + self.rng.below(self.faults.delay_ms);
-            if way == TO_SERVER && self.rng.below(1_000) < self.faults.stall_per_mille {
-                delay += 2_500;
-            }
-            let link = self.links.get_mut(&on.connection).expect("bytes go over a connection");
-            let arrives = &mut link.arrives[on.stream as usize][way];
-            let at = (*arrives).max(self.now + delay);
-            *arrives = at;
-            let event = match way {
-                TO_SERVER => Event::ToServer(on, piece.to_vec()),
-                _ => Event::ToClient(on, piece.to_vec()),
-            };
-            self.schedule(at, event);
         }
     }
 }

@@ -7,6 +7,7 @@ use jeton_core::state::KEY_MEMORY_MS;
 use jeton_core::time::Millis;
 
 use super::super::Mistake;
+use super::super::disk::Crash;
 use super::super::node::{Node, replay};
 use super::super::rng::Rng;
 use super::super::workload::ADMIN;
@@ -146,8 +147,11 @@ impl World {
             return;
         }
         self.report.crashes += 1;
-        self.lied_about = self.disk.crash(&mut self.rng);
-        self.parts.crash(&mut self.snapshot_rng);
+        Crash { lied_about: self.lied_about, wreck: self.wreck } =
+            self.disk.crash(&mut self.rng, &mut self.wreck_rng);
+        if self.parts.crash(&mut self.snapshot_rng, &mut self.wreck_rng) {
+            self.report.seen.note("a torn file of snapshots");
+        }
         self.hang_up();
         let pause = self.rng.within(1..600);
         self.schedule(self.now + pause, Event::Restart);
@@ -190,6 +194,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), String> {
         self.phase = Phase::Healing;
         self.faults.heal();
+        self.network.heal();
         self.full_until = 0;
         // Who waits for room for a key waits until the oldest is forgotten.
         self.clock.heal(if self.keys_are_few { KEY_MEMORY_MS } else { 0 });
@@ -199,6 +204,7 @@ impl World {
 
     /// Starts the server: what was tampered with must be refused, is put right, and the start is repeated.
     pub(super) fn start(&mut self) -> Result<(), String> {
+        self.start_on_a_wreck()?;
         self.start_after_lies()?;
         self.start_after_tampering()?;
         let anchor = self.anchor();
@@ -231,6 +237,31 @@ impl World {
 
     fn anchor(&self) -> Option<jeton_core::recovery::ReplayAnchor> {
         self.disk.anchor().filter(|_| self.mistake != Some(Mistake::AnchorIgnored))
+    }
+
+    /// What was written and not synced is torn, or has come to the disk before what belongs in front of it. The store cuts
+    /// it off, as sled does; should one hand it on, it must not be taken for a log.
+    fn start_on_a_wreck(&mut self) -> Result<(), String> {
+        let wreck = std::mem::take(&mut self.wreck);
+        let Some(last) = wreck.last().map(|batch| batch.last) else { return Ok(()) };
+        let head = self.disk.head();
+        let is_torn = wreck.iter().any(|batch| open(&batch.bytes).is_err());
+        let is_early = wreck.iter().any(|batch| open(&batch.bytes).is_ok());
+        for (is_so, situation) in
+            [(is_torn, "a torn write"), (is_early, "a write that was there before an earlier one")]
+        {
+            if is_so {
+                self.report.seen.note(situation);
+            }
+        }
+        let pieces = wreck.len();
+        self.disk.restore(wreck);
+        self.must_refuse(
+            "a log with what was being written at a crash",
+            |error| matches!(error, ReplayError::Broken { at, .. } if *at > head && *at <= last),
+        )?;
+        (0..pieces).for_each(|_| drop(self.disk.lose_tail()));
+        Ok(())
     }
 
     /// A disk that said it had what it had not: noticed if the anchor was safe by then. Nobody else could notice, so in
