@@ -33,8 +33,6 @@ pub const REPLIES_MAX: usize = 1 << 17;
 /// Answers delivered in one turn: a commit brings thousands, and with them as many writes that waited for room. Everybody's
 /// datagrams have their turn in between.
 const ANSWERS_PER_TURN: usize = 256;
-/// Of the room for answers that are sent in one piece, so much is kept: pages of the log make it megabytes.
-const PIECE_KEPT: usize = 1 << 18;
 /// How long a validate that waits for an event of another shard waits at most before it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -320,7 +318,7 @@ impl<D: Validate + Submit> Server<D> {
     /// and goes through it for each datagram.
     fn deliver(&mut self, now: Instant, answers: Vec<Answer>, driver: &mut Driver) {
         let mut piece = std::mem::take(&mut self.out);
-        piece.clear();
+        piece.clear(); // of what was refused or answered at once
         let mut goes_to = None;
         for Answer { conn, ticket, reply } in answers {
             let Some(client) = self.clients.get_mut(&conn) else { continue };
@@ -337,9 +335,7 @@ impl<D: Validate + Submit> Server<D> {
         if let Some((conn, stream)) = goes_to {
             self.send(now, conn, stream, &piece, driver);
         }
-        piece.clear();
-        piece.shrink_to(PIECE_KEPT);
-        self.out = piece;
+        self.out = answers::room_of(piece);
     }
 
     /// Reads on where clients waited until they have less under way.

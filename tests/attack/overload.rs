@@ -280,11 +280,14 @@ fn least_overload(steps: &[(f64, Runs)]) -> f64 {
 }
 
 /// What the server gets through of half as much again: of several times what it can do it may do less, for refusing costs
-/// too. `known` is what it got through before.
-fn capacity(config: &Overload, target: &Target, mut known: f64) -> anyhow::Result<f64> {
+/// too. `known` is what it got through before, `achieved` what it gets through of what is offered, all a second.
+///
+/// # Errors
+/// That of `achieved`, or that the server never falls behind.
+fn capacity(mut known: f64, mut achieved: impl FnMut(f64) -> anyhow::Result<f64>) -> anyhow::Result<f64> {
     for _ in 0..CAPACITY_TRIES {
         let offered = known * 1.5;
-        known = number(&load(config, target, Some(offered.round() as u32))?, "achieved_per_s");
+        known = achieved(offered)?;
         if known < offered * 0.9 {
             return Ok(known);
         }
@@ -300,12 +303,16 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     // A closed loop only says how much that is. What comes first is not counted: then the server has come to the size that it
     // has in the steps.
     let full = number(&load(config, &target, None)?, "requests_per_s");
-    let mut known = capacity(config, &target, full)?;
+    let achieved = |offered: f64| {
+        let report = load(config, &target, Some(offered.round() as u32))?;
+        Ok(number(&report, "achieved_per_s"))
+    };
+    let mut known = capacity(full, achieved)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut steps = MULTIPLES.map(|multiple| (multiple, Runs::default()));
     let mut capacities = Vec::new();
     for pass in 0..config.alternations {
-        known = capacity(config, &target, known)?;
+        known = capacity(known, achieved)?;
         eprintln!("capacity: {known} requests/s, in a closed loop at first {full}");
         capacities.push(known);
         for at in 0..steps.len() {
@@ -350,5 +357,17 @@ mod tests {
         ];
         assert!((part_of_the_others(&steps) - 0.8).abs() < 1e-9);
         assert!((least_overload(&steps) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_capacity_is_found_from_far_below_it_and_never_invented() {
+        // Refusing costs this one a tenth of what it is offered beyond what it can do.
+        let server = |offered: f64| Ok(offered.min(1_000.0 - 0.1 * (offered - 1_000.0).max(0.0)));
+        for known in [30.0, 300.0, 900.0, 1_000.0] {
+            let found = capacity(known, server).unwrap();
+            assert!((900.0..=1_000.0).contains(&found), "{found} from {known}");
+        }
+        assert!(capacity(100.0, Ok).is_err(), "a server that gets through everything has no capacity yet");
+        assert!(capacity(100.0, |_| bail!("the server is gone")).is_err());
     }
 }

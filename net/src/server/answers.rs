@@ -13,6 +13,15 @@ use crate::driver::ConnId;
 
 /// Answers of one identity delivered before it is the next one's turn.
 const ANSWERS_PER_IDENTITY: usize = 16;
+/// Of the room for answers that are sent in one piece, so much is kept, in bytes: pages of the log make it megabytes.
+const PIECE_KEPT: usize = 1 << 18;
+
+/// The room of a piece that was sent, for the next one.
+pub(super) fn room_of(mut piece: Vec<u8>) -> Vec<u8> {
+    piece.clear();
+    piece.shrink_to(PIECE_KEPT);
+    piece
+}
 
 /// An answer, and the connection that waits for it.
 #[derive(Debug)]
@@ -63,6 +72,13 @@ mod tests {
 
     fn answer(ticket: Ticket) -> Answer {
         Answer { conn: ConnId::of_nobody(), ticket, reply: DoorReply::Log(Err(String::new())) }
+    }
+
+    #[test]
+    fn room_for_pages_of_the_log_is_given_back_and_room_for_answers_is_kept() {
+        assert!(room_of(vec![1; 16 << 20]).capacity() <= 2 * PIECE_KEPT);
+        let small = room_of(vec![1; 4_096]);
+        assert!(small.is_empty() && small.capacity() >= 4_096);
     }
 
     #[test]
