@@ -15,6 +15,7 @@ use jeton_tests::attack::initials::first_datagrams;
 use jeton_tests::attack::migration::wander;
 use jeton_tests::attack::readers::ask_and_take;
 use jeton_tests::attack::rig::{Papers, Stop, Target, Wish, close_code, closed};
+use jeton_tests::attack::stalled::stall;
 use jeton_tests::attack::streams::{TREATMENTS, waste};
 use jeton_tests::attack::witness::{Seen, Witness};
 use jeton_tests::attack::writes::{Answers, Write, count, flood, pour, sequences, writer};
@@ -103,6 +104,24 @@ async fn half_open_handshakes_get_three_times_their_bytes_at_most_and_are_asked_
     assert!(senders.amplification_max() <= 3.0, "{} bytes for one", senders.amplification_max());
     assert!(received.datagrams > 256, "{received:?}");
     assert!(received.retries > 100, "past 256 handshakes under way an address is to be proven: {received:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_stop_once_their_address_is_proven_keep_nobody_waiting() {
+    let scene = scene();
+    let (target, admin, stop) = (scene.target.clone(), scene.admin.clone(), Stop::default());
+    let stopping = stop.clone();
+    let attack = async {
+        let stalling = tokio::task::spawn_blocking(move || stall(&target, &admin, 400, &stopping));
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        stop.stop();
+        stalling.await.unwrap().unwrap()
+    };
+    let stalled = scene.watched(attack).await;
+    assert!(stalled.proofs > 100, "past 256 under way an address is to be proven: {stalled:?}");
+    assert!(stalled.taken_on > 256 + 50, "and whoever has proven it gets a handshake: {stalled:?}");
+    let welcome = knock(&scene.target, &scene.admin).await;
+    assert_eq!(welcome, Reception::Welcome, "as does who comes now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ pub mod kinds;
 pub mod migration;
 pub mod readers;
 pub mod rig;
+pub mod stalled;
 pub mod streams;
 pub mod withdrawals;
 pub mod witness;

@@ -11,6 +11,7 @@ use super::initials::first_datagrams;
 use super::migration::wander;
 use super::readers::ask_and_take;
 use super::rig::{Papers, Stop, Target};
+use super::stalled::stall;
 use super::streams::{TREATMENTS, waste};
 use super::withdrawals::withdraw;
 use super::writes::{Answers, Write, flood, writer};
@@ -24,6 +25,8 @@ pub enum Kind {
     HalfOpen,
     /// The same from thousands of addresses that nobody answers at.
     SpoofedInitials,
+    /// The same from an address that proves to be real when it is asked, and then says nothing more: as many as there may be.
+    StalledHandshakes,
     /// Datagrams that are no QUIC.
     Garbage,
     /// First datagrams of a version that nobody speaks.
@@ -70,6 +73,8 @@ impl Kind {
         let (per_s, width) = match self {
             Self::HalfOpen => (80, 4),
             Self::SpoofedInitials => (4_000, 4_000),
+            // Three seconds each make 4,096 of it.
+            Self::StalledHandshakes => (1_366, 1),
             Self::Garbage => (20_000, 256),
             Self::Versions => (10_000, 256),
             Self::Wandering => (0, 64),
@@ -96,6 +101,15 @@ impl Kind {
             Self::HalfOpen | Self::SpoofedInitials | Self::Garbage | Self::Versions => {
                 let (target, stop) = (target.clone(), stop.clone());
                 tokio::task::spawn_blocking(move || self.throw(&target, &admin, force, &stop)).await?
+            }
+            Self::StalledHandshakes => {
+                let (target, stop) = (target.clone(), stop.clone());
+                let stalling = move || stall(&target, &admin, force.per_s, &stop);
+                let seen = tokio::task::spawn_blocking(stalling).await??;
+                Ok(json!({
+                    "begun": seen.begun, "proofs": seen.proofs, "taken_on": seen.taken_on,
+                    "sent_bytes": seen.sent, "received_bytes": seen.received,
+                }))
             }
             Self::Wandering => {
                 let (target, stop) = (target.clone(), stop.clone());
