@@ -33,12 +33,13 @@ pub fn gate(image: &Image, seed: u64, seeded: usize) -> Vec<Change> {
     changes
 }
 
-/// A bit of every byte of every header in sled's files, of each batch too, and each cut between two records there; for an image
-/// with few batches.
+/// A bit of every byte of every header in sled's files, of each batch too, and each cut between two records there, and of every
+/// byte of the manifests of snapshots, whose parts have no headers; for an image with few batches.
 pub fn every_header(image: &Image, seed: u64) -> Vec<Change> {
     let mut changes = headers(image, usize::MAX, &mut Rng::new(seed));
     changes.extend(cuts(image));
-    changes.retain(|change| change.path().ends_with("db"));
+    let is_manifest = |path: &Path| path.starts_with(SNAPSHOTS_DIR) && !is_part(path);
+    changes.retain(|change| change.path().ends_with("db") || is_manifest(change.path()));
     changes
 }
 
