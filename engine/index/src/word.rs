@@ -63,6 +63,12 @@ impl State {
         self.0 & (Self::LIVE.0 | Self::REVOKED.0 | Self::SPENT.0) == Self::LIVE.0
     }
 
+    /// Whether a bit that denies is set.
+    #[must_use]
+    pub fn is_denied(self) -> bool {
+        self.0 & (Self::REVOKED.0 | Self::SPENT.0) != 0
+    }
+
     /// The bits, for digests and figures.
     #[must_use]
     pub fn bits(self) -> u8 {

@@ -282,6 +282,7 @@ impl Writer {
         let free = self.new.free_place(place);
         let word = Word::new(place.tag, state, slot);
         self.table_to_change(Which::New, free.position).store(free.position, word);
+        self.note(slot, record.expires_s, state.is_denied());
         self.taken += usize::from(free.word == Word::EMPTY);
         self.tokens += 1;
         Ok(slot)
@@ -290,6 +291,9 @@ impl Writer {
     /// Adds state bits to a token; returns what it had before. `None` if there is no such token.
     pub fn mark(&mut self, id: &[u8; 16], bits: State) -> Option<State> {
         let (which, at) = self.locate(id)?;
+        if bits.is_denied() {
+            self.note(at.word.slot(), u32::MAX, true);
+        }
         Some(self.table_to_change(which, at.position).mark(at.position, bits).state())
     }
 
@@ -330,6 +334,7 @@ impl Writer {
                 }
                 // One store of the whole word: no mark can be lost, because only this thread marks.
                 self.table_to_change(which, at.position).store(at.position, word);
+                self.note(slot, record.expires_s, at.word.state().is_denied());
                 at.word.slot()
             }
             _ => slot,

@@ -36,6 +36,8 @@ enum Step {
     Remove([u8; 16]),
     Grow(usize),
     Compact,
+    /// Looks at all tokens of each segment that may hold a dead one by then.
+    Sift(u32),
 }
 
 /// Every third member has more terms than fit its record.
@@ -53,6 +55,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => ids.prop_map(Step::Remove),
         1 => (0..4_usize).prop_map(Step::Grow),
         1 => Just(Step::Compact),
+        1 => any::<u32>().prop_map(Step::Sift),
     ];
     prop::collection::vec(step, 0..if cfg!(miri) { 30 } else { 300 })
 }
@@ -144,6 +147,14 @@ proptest! {
                     prop_assert_eq!(writer.remove(&id).is_some(), oracle.remove(&id).is_some());
                 }
                 Step::Grow(buckets) => drop(writer.step_growth(buckets)),
+                Step::Sift(now_s) => sift(&mut writer, now_s),
+            }
+            for segment in 0..writer.segments_end() {
+                let tokens = walked(&writer, segment);
+                let denied = tokens.iter().any(|token| token.state.is_denied());
+                let first = tokens.iter().map(|token| token.record.expires_s).min();
+                prop_assert!(!denied || writer.may_hold_dead(segment, 0));
+                prop_assert!(first.is_none_or(|first| writer.may_hold_dead(segment, first)));
             }
             prop_assert_eq!(writer.len(), oracle.len());
             let slots: usize = oracle.keys().map(|id| 1 + usize::from(tail(*id).is_some())).sum();
@@ -166,14 +177,49 @@ proptest! {
 
 /// Every token, by walking through the segments.
 fn walk_all(writer: &Writer) -> Vec<Entry> {
+    (0..writer.segments_end()).flat_map(|segment| walked(writer, segment)).collect()
+}
+
+/// The tokens of a segment.
+fn walked(writer: &Writer, segment: u32) -> Vec<Entry> {
     let mut found = Vec::new();
-    for segment in 0..writer.segments_end() {
-        let mut walk = Some(Walk::from_segment(segment));
-        while let Some(at) = walk {
-            walk = writer.walk(at, &mut found);
-        }
+    let mut walk = Some(Walk::from_segment(segment));
+    while let Some(at) = walk {
+        walk = writer.walk(at, &mut found);
     }
     found
+}
+
+/// Looks at every token of the segments that may hold a dead one; all of them stay.
+fn sift(writer: &mut Writer, now_s: u32) {
+    for segment in 0..writer.segments_end() {
+        if writer.may_hold_dead(segment, now_s) {
+            writer.begin_sift(segment);
+            walked(writer, segment).iter().for_each(|token| writer.keep(token, token.state.is_denied()));
+        }
+    }
+}
+
+#[test]
+fn a_segment_may_hold_a_dead_token_once_one_expires_or_was_denied_and_until_somebody_has_looked() {
+    let (mut writer, _reader) = index(1, 1_000, 4);
+    let ids: Vec<_> = (1..4).map(|member| id(1, member)).collect();
+    for (id, expires_s) in ids.iter().zip([300, 100, 200]) {
+        writer.insert(&record(*id, expires_s), None, State::LIVE).unwrap();
+    }
+    assert!(!writer.may_hold_dead(0, 99) && writer.may_hold_dead(0, 100));
+    writer.mark(&ids[0], State::REVOKED).unwrap();
+    assert!(writer.may_hold_dead(0, 99));
+    writer.remove(&ids[0]).unwrap();
+    writer.remove(&ids[1]).unwrap();
+    sift(&mut writer, 99);
+    assert!(!writer.may_hold_dead(0, 199) && writer.may_hold_dead(0, 200));
+    writer.doubt(0);
+    assert!(writer.may_hold_dead(0, 0));
+    // What takes the place of a record is known of where it lies.
+    let slot = writer.prepare(&record(ids[2], 250), None).unwrap();
+    writer.swap(slot);
+    assert!(!writer.may_hold_dead(1, 249) && writer.may_hold_dead(1, 250));
 }
 
 #[test]

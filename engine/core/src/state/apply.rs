@@ -315,6 +315,7 @@ impl State {
     }
 
     fn kill_claim_set(&mut self, number: ClaimsNo) {
+        self.note_killed_claims();
         let Some(set) = self.registry.claim_set(number) else { return };
         set.kill();
         if mutated!(DeadClaimsReused) {

@@ -5,6 +5,9 @@
 //! decision or a digest counts changes by it: a dead token means nothing any more, except to whoever inspects it. Of a
 //! family, only what has expired is reclaimed.
 //!
+//! A segment in which nothing can have died since it was last walked through is passed over: none of its tokens has expired,
+//! and none was denied before its time; so that tokens that live for long cost a round nothing.
+//!
 //! Dead is judged at the time of the last event, never by a clock, so that no token is gone that a replay of the same
 //! events would still have.
 
@@ -42,6 +45,10 @@ enum Haste {
 #[derive(Debug, Default)]
 pub(super) struct Reclaim {
     walk: Option<(Walk, Pass)>,
+    /// A claim set was killed: its tokens lie anywhere, and no segment says so. The next round walks through all, and this one
+    /// does.
+    next_walks_all: bool,
+    walks_all: bool,
     began: (u64, Millis),
     /// What a step looks at; kept for its memory.
     found: Vec<Entry>,
@@ -85,7 +92,7 @@ impl State {
     pub(crate) fn make_room_for(&mut self, events: usize) {
         let is_short = self.room() < 2 * events;
         if is_short {
-            self.reclaim.walk = None;
+            self.end_walk();
             while self.reclaim_walks(usize::MAX, Haste::Every) {}
         } else if self.is_reclaiming() {
             while self.reclaim_walks(usize::MAX, Haste::None) {}
@@ -97,6 +104,45 @@ impl State {
         self.reclaim.began = (self.index.serials_used(), self.applied.1);
     }
 
+    /// Gives up the round under way.
+    fn end_walk(&mut self) {
+        if let Some((walk, _)) = self.reclaim.walk.take() {
+            self.index.doubt(walk.segment());
+            self.reclaim.next_walks_all |= self.reclaim.walks_all;
+        }
+    }
+
+    /// A claim set was killed.
+    pub(super) fn note_killed_claims(&mut self) {
+        self.reclaim.next_walks_all = true;
+    }
+
+    /// When it is for who judges what is dead: the time of the last event.
+    fn judged_at(&self) -> Millis {
+        if mutated!(ReclaimedAlive) { Millis(self.applied.1.0 + 1_000) } else { self.applied.1 }
+    }
+
+    /// Looks at the next few records, unless nothing can have died in their segment. Returns where to go on in it.
+    fn walk_on(&mut self, walk: Walk, pass: Pass, haste: Haste) -> Option<Walk> {
+        if walk.is_at_start() && pass == Pass::Sift {
+            let now_s = self.judged_at().floor_seconds().0;
+            if !self.reclaim.walks_all && !self.index.may_hold_dead(walk.segment(), now_s) {
+                return None;
+            }
+            self.index.begin_sift(walk.segment());
+        }
+        let mut found = std::mem::take(&mut self.reclaim.found);
+        let next = self.index.walk(walk, &mut found);
+        for entry in found.drain(..) {
+            match pass {
+                Pass::Sift => self.sift(&entry, haste),
+                Pass::Move => self.relocate(&entry),
+            }
+        }
+        self.reclaim.found = found;
+        next
+    }
+
     /// Goes on by so many walks; returns whether the round has more to do.
     fn reclaim_walks(&mut self, walks: usize, haste: Haste) -> bool {
         self.make_whole();
@@ -105,18 +151,11 @@ impl State {
                 Some(under_way) => under_way,
                 None => {
                     self.reclaim.began = (self.index.serials_used(), self.applied.1);
+                    self.reclaim.walks_all = std::mem::take(&mut self.reclaim.next_walks_all);
                     (Walk::default(), Pass::Sift)
                 }
             };
-            let mut found = std::mem::take(&mut self.reclaim.found);
-            let next = self.index.walk(walk, &mut found);
-            for entry in found.drain(..) {
-                match pass {
-                    Pass::Sift => self.sift(&entry, haste),
-                    Pass::Move => self.relocate(&entry),
-                }
-            }
-            self.reclaim.found = found;
+            let next = self.walk_on(walk, pass, haste);
             self.reclaim.walk = next.map(|next| (next, pass)).or_else(|| self.after(walk.segment(), pass));
             if self.reclaim.walk.is_none() {
                 // What the round itself has moved is no reason for another.
@@ -141,13 +180,16 @@ impl State {
     /// Takes a token out if it is dead for long enough.
     fn sift(&mut self, entry: &Entry, haste: Haste) {
         let id = TokenId(entry.record.id);
-        let now = self.applied.1;
         let extra = entry.tail.as_ref().map(Extra::from_words);
-        let Some(claims) = self.registry.claim_sets.get(entry.record.claims as usize) else { return };
+        let Some(claims) = self.registry.claim_sets.get(entry.record.claims as usize) else {
+            self.index.keep(entry, true);
+            return;
+        };
         let expires = self.pending.renewed_until(&id).unwrap_or(Seconds(entry.record.expires_s));
         let facts = Facts { bits: entry.state, expires, claims, extra: extra.as_ref() };
-        let judged_at = if mutated!(ReclaimedAlive) { Millis(now.0 + 1_000) } else { now };
+        let judged_at = self.judged_at();
         if !is_dead(&facts, judged_at) {
+            self.index.keep(entry, false);
             return;
         }
         let family = extra.and_then(|extra| extra.family);
@@ -164,6 +206,8 @@ impl State {
         };
         if goes {
             self.forget(entry, &id, family);
+        } else {
+            self.index.keep(entry, true);
         }
     }
 

@@ -47,6 +47,12 @@ impl Walk {
     pub fn segment(&self) -> u32 {
         self.segment
     }
+
+    /// Whether nothing of that was looked at yet.
+    #[must_use]
+    pub fn is_at_start(&self) -> bool {
+        self.at == 0
+    }
 }
 
 impl Writer {
@@ -56,6 +62,40 @@ impl Writer {
         let book = self.slots.book(number)?;
         let is_full = !self.slots.is_open(number);
         Some(SegmentUse { number, used: book.used, live: book.live, is_full })
+    }
+
+    /// Whether a token in this segment may have expired by then, in seconds since the Unix epoch, or was denied before its
+    /// time. `false` is certain.
+    #[must_use]
+    pub fn may_hold_dead(&self, number: u32, now_s: u32) -> bool {
+        self.slots.book(number).is_some_and(|book| book.has_denied || book.expires_s <= now_s)
+    }
+
+    /// Somebody begins to look at every token in this segment, and will say of each that stays that it does ([`Self::keep`]).
+    pub fn begin_sift(&mut self, number: u32) {
+        if let Some(book) = self.slots.book_mut(number) {
+            (book.expires_s, book.has_denied) = (u32::MAX, false);
+        }
+    }
+
+    /// A token that was looked at stays; whether it is dead all the same.
+    pub fn keep(&mut self, entry: &Entry, is_dead: bool) {
+        self.note(entry.slot, entry.record.expires_s, is_dead);
+    }
+
+    /// Nobody knows what is in this segment: not all of it was looked at.
+    pub fn doubt(&mut self, number: u32) {
+        if let Some(book) = self.slots.book_mut(number) {
+            book.has_denied = true;
+        }
+    }
+
+    /// Takes note of when a token at this slot expires, and of whether it was denied before.
+    pub(super) fn note(&mut self, slot: u32, expires_s: u32, is_denied: bool) {
+        let (number, _) = self.slab.place_of(slot);
+        let book = self.slots.book_mut(number).expect("the slot is in use");
+        book.expires_s = book.expires_s.min(expires_s);
+        book.has_denied |= is_denied;
     }
 
     /// The numbers that segments have are below this.
@@ -87,7 +127,8 @@ impl Writer {
         (walk.at < book.used).then_some(walk)
     }
 
-    fn prefetch(&self, id: &[u8; 16]) {
+    /// Asks for the memory in which the word of this token is, or would be.
+    pub fn prefetch(&self, id: &[u8; 16]) {
         let place = Place::of(id);
         if let Some(growth) = &self.growth {
             growth.old.prefetch(place);

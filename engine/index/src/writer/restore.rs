@@ -112,7 +112,7 @@ pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader
         let end = own_serial.checked_add(u64::from(config.segment_records));
         ensure(end.is_some_and(|end| end <= serial), "a segment younger than the index")?;
         slab.put(number, Arc::new(Segment::from_words(records.0)));
-        slots.restore(number, Book { serial: own_serial, used, live });
+        slots.restore(number, Book::unknown(own_serial, used, live));
     }
     ensure(serial < SERIALS_MAX, "slots beyond number")?;
     ensure(open.is_none_or(|open| slots.book(open).is_some()), "the segment being filled is not there")?;

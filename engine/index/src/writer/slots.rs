@@ -19,6 +19,17 @@ pub(super) struct Book {
     pub(super) used: u32,
     /// Of these, places whose record is in use.
     pub(super) live: u32,
+    /// No token in it expires before this, in seconds since the Unix epoch. Below what is true at times, never above.
+    pub(super) expires_s: u32,
+    /// Whether one may have been denied before its time.
+    pub(super) has_denied: bool,
+}
+
+impl Book {
+    /// Of a segment of which nobody knows what is in it.
+    pub(super) fn unknown(serial: u64, used: u32, live: u32) -> Self {
+        Self { serial, used, live, expires_s: 0, has_denied: true }
+    }
 }
 
 /// Whether the books say what the words do.
@@ -72,6 +83,10 @@ impl Slots {
 
     pub(super) fn book(&self, number: u32) -> Option<Book> {
         self.books.get(number as usize).copied().flatten()
+    }
+
+    pub(super) fn book_mut(&mut self, number: u32) -> Option<&mut Book> {
+        self.books.get_mut(number as usize)?.as_mut()
     }
 
     pub(super) fn open(&self) -> Option<u32> {
@@ -178,7 +193,8 @@ impl Writer {
         let filled = self.slots.open.replace(number);
         // Slot 0 stands for none: it is the first place of the first segment, and never used.
         let used = u32::from(number == 0);
-        self.slots.books[number as usize] = Some(Book { serial: self.slots.serial, used, live: 0 });
+        self.slots.books[number as usize] =
+            Some(Book { serial: self.slots.serial, used, live: 0, expires_s: u32::MAX, has_denied: false });
         self.slots.serial += u64::from(self.slab.places());
         self.slab.put(number, Arc::new(segment));
         if !mutated!(SegmentUnpublished) {

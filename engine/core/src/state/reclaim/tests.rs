@@ -58,6 +58,23 @@ fn a_revoked_token_is_told_so_for_ten_minutes_and_then_goes() {
 }
 
 #[test]
+fn tokens_of_claims_that_were_killed_go_although_no_segment_says_that_they_died() {
+    let (mut engine, tokens) = with_tokens(20);
+    pass(&mut engine, 61); // a round, so that every segment was looked at
+    let wide = RevokeTarget::Tenant { tenant: name(FIRST_TENANT) };
+    engine.revoke(wide);
+    for _ in 0..4 {
+        assert_eq!(engine.verdict(&tokens[0]), Verdict::Revoked, "told by its name for ten minutes");
+        pass(&mut engine, 61);
+    }
+    pass(&mut engine, 2 * EPOCH_MS / 1_000 + 61);
+    pass(&mut engine, 61);
+    assert_eq!(engine.verdict(&tokens[0]), Verdict::Unknown);
+    assert!(engine.sequencer.state().tokens() < 10);
+    engine.assert_replays();
+}
+
+#[test]
 fn tokens_that_were_moved_can_be_renewed_used_and_revoked_as_before() {
     let (mut engine, _) = with_tokens(40);
     // One in eight outlives the others: their segments become sparse.
