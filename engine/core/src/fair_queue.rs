@@ -23,6 +23,9 @@ use crate::sequencer::TAKING_SHARE;
 pub const QUANTUM: u64 = 32;
 /// Commands of one client that pass by [`Serving::Taking`] between two commits.
 pub const TAKING_AHEAD_MAX: usize = 64;
+/// Lines kept for their memory, and for how many commands each has room at most.
+const SPARES_MAX: usize = 16;
+const SPARE_MAX: usize = 1_024;
 
 const _: () = assert!(QUANTUM >= 1, "with each turn a client comes nearer to being served");
 const _: () = assert!(ISSUE_TOKENS_MAX as u64 / QUANTUM < 64, "the largest command waits for few turns");
@@ -60,6 +63,8 @@ pub struct FairQueue<T> {
     /// Whose turn it is, and who comes after; each client with a line once.
     turns: VecDeque<ClientNo>,
     waiting: usize,
+    /// Lines that nobody has any more, kept for their memory.
+    spare: Vec<VecDeque<(T, Submission)>>,
     /// How many commands of a client were served ahead of a commit since the last one.
     ahead: HashMap<ClientNo, usize>,
 }
@@ -89,7 +94,14 @@ impl<T> FairQueue<T> {
     pub fn new(limits: QueueLimits) -> Self {
         assert!(limits.per_client_max >= 1, "every client may have something wait");
         assert!(limits.commands_max >= limits.per_client_max, "what one may have, all together may");
-        Self { limits, lines: HashMap::new(), turns: VecDeque::new(), waiting: 0, ahead: HashMap::new() }
+        Self {
+            limits,
+            lines: HashMap::new(),
+            turns: VecDeque::new(),
+            waiting: 0,
+            spare: Vec::new(),
+            ahead: HashMap::new(),
+        }
     }
 
     /// Commands that wait.
@@ -116,10 +128,10 @@ impl<T> FairQueue<T> {
         if own >= room(self.limits.per_client_max) || self.waiting >= room(self.limits.commands_max) {
             return Err(ticket);
         }
-        let turns = &mut self.turns;
+        let (turns, spare) = (&mut self.turns, &mut self.spare);
         let line = self.lines.entry(client).or_insert_with(|| {
             turns.push_back(client);
-            Line { waiting: VecDeque::new(), credit: quantum() }
+            Line { waiting: spare.pop().unwrap_or_default(), credit: quantum() }
         });
         line.waiting.push_back((ticket, submission));
         self.waiting += 1;
@@ -179,7 +191,9 @@ impl<T> FairQueue<T> {
         let first = line.waiting.pop_front()?;
         self.waiting -= 1;
         if line.waiting.is_empty() {
-            self.lines.remove(&client);
+            let left = self.lines.remove(&client).map(|line| line.waiting);
+            self.spare
+                .extend(left.filter(|line| line.capacity() <= SPARE_MAX && self.spare.len() < SPARES_MAX));
             self.turns.remove(at);
         }
         Some(first)

@@ -12,7 +12,7 @@ use crate::mutation::{limit, mutated};
 use crate::numbers::{ClaimsNo, SubjectNo, TenantNo};
 use crate::outcome::{FieldName, LimitName, Outcome, Rejection};
 use crate::rights::Rights;
-use crate::token::{Token, TokenId, digest};
+use crate::token::{Digest, Token, TokenId, digest};
 
 impl State {
     /// One token for each subject, new names and claims introduced first.
@@ -35,10 +35,10 @@ impl State {
         let mut tokens = Vec::with_capacity(issue.subjects.len());
         for subject in &issue.subjects {
             let subject = self.subject_number(tenant, subject.as_str(), &mut named, draft)?;
-            let token = self.fresh_token(&tokens, draft);
+            let (token, digest) = self.fresh_token(&tokens, draft);
             draft.push(Fact::TokenIssued {
                 id: token.id.0,
-                digest: digest(&token.id, &token.secret).0,
+                digest: digest.0,
                 claims: claims.0,
                 subject: subject.0,
                 issued_s: draft.now.floor_seconds().0,
@@ -131,16 +131,19 @@ impl State {
     }
 
     /// 32 random bytes whose id is not taken, nor among those drawn for the same command. With 128 random bits the first
-    /// draw is always free; a generator that repeats itself must not overwrite a token all the same.
-    fn fresh_token(&self, drawn: &[Token], draft: &mut Draft<'_>) -> Token {
+    /// draw is always free; a generator that repeats itself must not overwrite a token all the same. With its digest.
+    fn fresh_token(&self, drawn: &[Token], draft: &mut Draft<'_>) -> (Token, Digest) {
         const DRAWS_MAX: usize = 8;
         for _ in 0..DRAWS_MAX {
             let mut bytes = [0; 32];
             (draft.entropy)(&mut bytes);
             let token = Token::from_bytes(bytes);
+            // The memory that its word goes to comes while it is hashed.
+            self.index.prefetch(&token.id.0);
+            let digest = digest(&token.id, &token.secret);
             let is_drawn = drawn.iter().any(|other| other.id == token.id);
             if !is_drawn && self.index.find(&token.id.0).is_none() {
-                return token;
+                return (token, digest);
             }
         }
         panic!("the random generator repeats itself: no token can be issued safely");
