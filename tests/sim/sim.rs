@@ -43,12 +43,15 @@ pub enum Mistake {
     DurableBeforeSync,
     /// A start does not look at the anchor.
     AnchorIgnored,
+    /// A datagram that comes twice is read twice.
+    DatagramReadTwice,
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 33] = [
+pub const MISTAKES: [Mistake; 36] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
+    Mistake::DatagramReadTwice,
     Mistake::Core(CoreMutation::AnswerBeforeDurable),
     Mistake::Core(CoreMutation::PublishAtOnce),
     Mistake::Core(CoreMutation::SubjectRevokeForgetsOne),
@@ -80,6 +83,8 @@ pub const MISTAKES: [Mistake; 33] = [
     Mistake::Core(CoreMutation::ClientNeverServed),
     Mistake::Core(CoreMutation::TurnWithoutEnd),
     Mistake::Core(CoreMutation::OrderWithinClientSwapped),
+    Mistake::Core(CoreMutation::ChainNotAsked),
+    Mistake::Core(CoreMutation::PartNotCompared),
 ];
 
 impl Mistake {

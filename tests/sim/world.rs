@@ -33,8 +33,7 @@ pub(super) use snapshots::Writing;
 
 /// How long clients have to be answered in once all faults are healed.
 const HEALED_WITHIN_MS: u64 = 60_000;
-/// Set the chance of snapshots, and of what a crash tears, apart from all other: seeds that once found something there go
-/// on being what they were.
+/// Set the chance of snapshots, and of what a crash tears, apart from all other, so that one does not change the other.
 const SNAPSHOT_SEEDS: u64 = 0x5a5a_0000_5a5a_0000;
 const WRECK_SEEDS: u64 = 0xa5a5_0000_a5a5_0000;
 

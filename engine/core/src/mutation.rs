@@ -71,6 +71,10 @@ pub enum Mutation {
     TurnWithoutEnd,
     /// Of two commands of a client the second is decided first.
     OrderWithinClientSwapped,
+    /// A start takes a batch that does not follow the one before.
+    ChainNotAsked,
+    /// A start believes a part of a snapshot without its hash.
+    PartNotCompared,
 }
 
 #[cfg(feature = "mutations")]

@@ -1,10 +1,11 @@
-//! The network: streams in datagrams. In two runs of three these are lost, come twice and overtake one another; in the third
-//! they are only late and in pieces. Whoever sent one that was lost sends it again, as long as the connection is not closed
+//! The network: streams in datagrams. In two runs of three these overtake one another, and in most of those some are lost and
+//! some come twice; in the third they are only late and in pieces. Whoever sent one that was lost sends it again, as long as the connection is not closed
 //! to it; at the other end each stream goes on where it was, in order, as QUIC's do (RFC 9000, section 2.2), and there is
 //! no order between streams.
 
 use std::collections::BTreeMap;
 
+use super::super::Mistake;
 use super::super::client::Route;
 use super::super::rng::Rng;
 use super::{Event, World};
@@ -13,8 +14,7 @@ use super::{Event, World};
 pub(super) const TO_SERVER: usize = 0;
 pub(super) const TO_CLIENT: usize = 1;
 
-/// Sets the chance of losses apart from all other; such that the seeds that once broke a promise are runs without them, as
-/// they were then.
+/// Sets the chance of losses apart from all other; such that the seeds that once broke a promise are runs without them.
 const NETWORK_SEEDS: u64 = 0x0046_0000_0046_0000;
 /// How often a datagram is lost at most before it gets through.
 const TRIES_MAX: u32 = 5;
@@ -54,9 +54,9 @@ pub(super) struct Flow {
 
 impl Flow {
     /// What can be read now that a datagram is here.
-    fn hear(&mut self, datagram: Datagram) -> Heard {
+    fn hear(&mut self, datagram: Datagram, reads_twice: bool) -> Heard {
         if datagram.offset < self.heard || self.early.contains_key(&datagram.offset) {
-            return Heard::Twice;
+            return if reads_twice { Heard::Bytes(datagram.bytes) } else { Heard::Twice };
         }
         self.early.insert(datagram.offset, datagram.bytes);
         let mut bytes = Vec::new();
@@ -167,7 +167,8 @@ impl World {
 
     pub(super) fn arrives(&mut self, datagram: Datagram) -> Result<(), String> {
         let (way, on) = (datagram.way, datagram.on);
-        match self.flow(way, on).hear(datagram) {
+        let reads_twice = self.mistake == Some(Mistake::DatagramReadTwice);
+        match self.flow(way, on).hear(datagram, reads_twice) {
             Heard::Bytes(bytes) if way == TO_SERVER => self.server_hears(on, &bytes),
             Heard::Bytes(bytes) => self.client_hears(on, &bytes),
             Heard::Early => {

@@ -8,6 +8,7 @@ use rkyv::util::AlignedVec;
 use super::store::{PartStore, part_name, read_manifest};
 use super::{Manifest, PartRef};
 use crate::batch::ChainEnd;
+use crate::mutation::mutated;
 use crate::numbers::{LogId, Partition, Sequence};
 use crate::state::{State, StateConfig};
 
@@ -104,7 +105,7 @@ impl Load<'_> {
     pub fn run(self, store: &impl PartStore) -> Result<(), SnapshotError> {
         let name = part_name(&self.part);
         store.read(&name, self.target.0)?;
-        if blake3::hash(self.target.0) == self.part.hash {
+        if blake3::hash(self.target.0) == self.part.hash || mutated!(PartNotCompared) {
             Ok(())
         } else {
             Err(SnapshotError::Damaged(format!("{name} does not match its hash")))
