@@ -27,6 +27,8 @@ fn fifty_kills_under_mixed_load_lose_nothing_acknowledged() {
     let sum = |figure: fn(&Report) -> u64| reports.iter().map(figure).sum::<u64>();
     let ended = sum(|report| report.kills + report.kills_in_stop + report.stops);
     assert_eq!(ended, 50);
+    let kills = sum(|report| report.kills + report.kills_in_stop + report.kills_in_start);
+    assert!(kills >= 50, "kill -9 was {kills} of the ends: {reports:?}");
     // That the load was one: otherwise nothing was tested.
     let figures = [
         sum(|report| report.kills_in_start),

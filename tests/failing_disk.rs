@@ -9,21 +9,24 @@ use jeton_tests::power::{Fault, shim};
 use jeton_tests::{PATIENCE, Server, issue_for, run};
 
 /// Calls that fail, once: a sync or a write of sled's file under a commit, and the sync of the anchor each second.
-const FAULTS: [(&str, &str, bool); 5] = [
-    ("fdatasync", "log/*/db", false),
-    ("fdatasync", "log/*/db", true),
-    ("write", "log/*/db", false),
-    ("write", "log/anchor", false),
-    ("fdatasync", "log/anchor", false),
+const FAULTS: [Failing; 6] = [
+    ("fdatasync", "log/*/db", "EIO", false),
+    ("fdatasync", "log/*/db", "EIO", true),
+    ("write", "log/*/db", "ENOSPC", false),
+    ("write", "log/*/db", "EIO", false),
+    ("write", "log/anchor", "ENOSPC", false),
+    ("fdatasync", "log/anchor", "EIO", false),
 ];
+
+/// The call, the file, how it fails, and whether it does what it was asked to all the same.
+type Failing = (&'static str, &'static str, &'static str, bool);
 
 async fn verdict(client: &Client, token: &Token) -> Verdict {
     client.validate(token, &Check::live()).await.unwrap().verdict
 }
 
 /// Starts a server under the shim; the call fails once the file `armed` is there.
-fn start(data: &Path, armed: &Path, (call, path, is_kept): (&str, &str, bool)) -> Server {
-    let error = if call == "write" { "ENOSPC" } else { "EIO" };
+fn start(data: &Path, armed: &Path, (call, path, error, is_kept): Failing) -> Server {
     let after = armed.to_str().unwrap();
     let fault = Fault { after, call, path, number: 1, error, is_kept, is_crash: false }.to_text();
     let environment = [
@@ -45,7 +48,7 @@ async fn until_writes_are_refused(client: &Client) {
     }
 }
 
-async fn fails_and_heals(fault: (&str, &str, bool)) {
+async fn fails_and_heals(fault: Failing) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().canonicalize().unwrap().join("data");
     let armed = dir.path().canonicalize().unwrap().join("armed");
@@ -65,7 +68,7 @@ async fn fails_and_heals(fault: (&str, &str, bool)) {
         assert_eq!(verdict(&admin, &live).await, Verdict::Valid, "{fault:?}");
         assert_eq!(verdict(&admin, &doubtful).await, Verdict::Revoked, "{fault:?}: denied early");
     }
-    let reason = if fault.0 == "write" { "No space left on device" } else { "Input/output error" };
+    let reason = if fault.2 == "ENOSPC" { "No space left on device" } else { "Input/output error" };
     let log = server.log();
     assert!(log.contains(reason), "{fault:?}: {log}");
     assert!(log.contains("restart to repair"), "{fault:?}: {log}");

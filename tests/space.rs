@@ -125,6 +125,7 @@ fn a_disk_that_fills_up_takes_revokes_and_recovers_without_a_restart() {
         let mut limited = issue_for(&["alice"]);
         limited.uses_max = 2;
         let limited = client.issue(limited, None).await.unwrap().tokens;
+        let of_carol = client.issue(issue_for(&["carol"]), None).await.unwrap().tokens;
 
         // Below the reserve: revokes are taken, everything else is refused by name, validation goes on.
         let file = ballast(disk, 10 * MIB);
@@ -135,7 +136,9 @@ fn a_disk_that_fills_up_takes_revokes_and_recovers_without_a_restart() {
             Error::Rejected(Rejection::DiskFull)
         );
         let tenant = name("default");
+        let carol = RevokeTarget::Subject { tenant: tenant.clone(), subject: name("carol") };
         for target in [
+            carol,
             RevokeTarget::Id(tokens[0].id),
             RevokeTarget::Token(tokens[1].clone()),
             RevokeTarget::Family(tokens[2].id),
@@ -147,6 +150,7 @@ fn a_disk_that_fills_up_takes_revokes_and_recovers_without_a_restart() {
             [Verdict::Revoked, Verdict::Revoked, Verdict::Revoked, Verdict::Valid]
         );
         assert_eq!(verdicts(&client, &limited).await, [Verdict::ConsumeRequired]);
+        assert_eq!(verdicts(&client, &of_carol).await, [Verdict::Revoked]);
 
         // Below the hard watermark: a revoke waits, denied already; it is acknowledged once there is space.
         fs::remove_file(&file).unwrap();
@@ -175,6 +179,7 @@ fn a_disk_that_fills_up_takes_revokes_and_recovers_without_a_restart() {
         let server = Server::start_with(&data, "127.0.0.1:0", &WATERMARKS);
         let client = patient(&server).await;
         assert_eq!(verdicts(&client, &tokens[..4]).await, vec![Verdict::Revoked; 4]);
+        assert_eq!(verdicts(&client, &of_carol).await, [Verdict::Revoked]);
         for living in [&tokens[4..], &more, &fresh] {
             assert_eq!(verdicts(&client, living).await, vec![Verdict::Valid; living.len()]);
         }

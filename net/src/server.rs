@@ -260,7 +260,7 @@ impl<D: Validate + Submit> Server<D> {
         }
         let out = std::mem::take(&mut self.out);
         self.send(now, conn, stream, &out, driver);
-        self.out = out;
+        self.out = answers::room_of(out);
         if let Err(error) = handled {
             self.break_off(now, conn, &error, driver);
         }

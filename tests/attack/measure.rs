@@ -12,7 +12,9 @@ use jeton_tests::attack::witness::{Seen, Witness};
 use serde_json::{Value, json};
 
 /// An attacker gathers for so long before the witness counts.
-const GATHER: Duration = Duration::from_secs(2);
+const GATHER: Duration = Duration::from_secs(4);
+/// And goes on for so long after the witness has counted.
+const AFTER: Duration = Duration::from_secs(1);
 /// Handshakes and what else an attack leaves behind are gone after so long.
 const SETTLE: Duration = Duration::from_secs(4);
 
@@ -159,7 +161,7 @@ async fn alternate(config: &Measure, target: &Target, kind: Kind) -> anyhow::Res
     for _ in 0..config.alternations {
         let seen = watch(&witness, phase, config.revokes).await;
         quiet.push(seen.latency_us);
-        let child = attacker(kind, &target.data, phase + GATHER + GATHER / 2, !config.revokes)?;
+        let child = attacker(kind, &target.data, GATHER + phase + AFTER, !config.revokes)?;
         tokio::time::sleep(GATHER).await;
         let (cpu_before, began) = (taken(target.pid()).0, Instant::now());
         let seen = watch(&witness, phase, config.revokes).await;

@@ -66,6 +66,8 @@ pub enum Checked {
     Refused {
         /// With these words.
         message: String,
+        /// The first event that a repair keeps.
+        first: u64,
         /// Whole commits that a repair keeps.
         commits: usize,
     },
@@ -132,8 +134,9 @@ fn refused(data: &Path, history: &History, segment_bytes: u64, error: &OpenError
         Err(worse) => return Checked::Broken(format!("{message}; and no repair: {worse}")),
     };
     let mut commits = 0;
-    let mut expected = history.batches_from(store.first());
-    let mut next = store.first();
+    let first = store.first();
+    let mut expected = history.batches_from(first);
+    let mut next = first;
     while let Ok(page) = store.read_from(next, 1 << 20) {
         let Some(last) = page.last() else { break };
         next = last.last + 1;
@@ -144,7 +147,7 @@ fn refused(data: &Path, history: &History, segment_bytes: u64, error: &OpenError
     while commits < history.len() && history.end(commits + 1).sequence < next {
         commits += 1;
     }
-    Checked::Refused { message, commits }
+    Checked::Refused { message, first, commits }
 }
 
 /// Whether what was found is as it must be.
@@ -155,7 +158,9 @@ pub fn judge(checked: &Checked, bounds: &Bounds) -> Result<(), String> {
     let range = bounds.acknowledged..=bounds.tried;
     match checked {
         Checked::Broken(words) => Err(words.clone()),
-        Checked::Whole { first, .. } if *first > bounds.trimmed_before.max(1) => {
+        Checked::Whole { first, .. } | Checked::Refused { first, .. }
+            if *first > bounds.trimmed_before.max(1) =>
+        {
             Err(format!("it begins at {first}, and what comes before was not to be removed"))
         }
         Checked::Whole { commits, .. } if range.contains(commits) => Ok(()),
@@ -164,7 +169,7 @@ pub fn judge(checked: &Checked, bounds: &Bounds) -> Result<(), String> {
             "it holds {commits} commits; {} were acknowledged, {} begun",
             bounds.acknowledged, bounds.tried
         )),
-        Checked::Refused { message, commits } => Err(format!(
+        Checked::Refused { message, commits, .. } => Err(format!(
             "refused ({message}), and a repair keeps {commits} commits; {} were acknowledged",
             bounds.acknowledged
         )),
