@@ -23,7 +23,7 @@ use super::measure::{median, start, stay_on_core_1};
 /// What is offered, as multiples of what the server can do.
 const MULTIPLES: [f64; 7] = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
 /// How often more is offered, at most, to a server that got through all there was.
-const CAPACITY_TRIES: usize = 8;
+const CAPACITY_TRIES: usize = 10;
 /// What the server gets in each period, as little as the kernel gives: then the periods, and the pauses, are short.
 const QUOTA_US: u64 = 1_000;
 /// Where the kernel's controller of CPU time is, version 1 and version 2.
@@ -43,6 +43,9 @@ pub(crate) struct Overload {
     connections: u16,
     #[arg(long, default_value_t = 256)]
     in_flight: u16,
+    /// What is due while all places are taken waits for one, to the end of the step at most, instead of being turned away.
+    #[arg(long)]
+    waits: bool,
     /// Seconds at each multiple, each time.
     #[arg(long, default_value_t = 3)]
     seconds: u32,
@@ -112,7 +115,10 @@ fn load(config: &Overload, target: &Target, rate: Option<u32>) -> anyhow::Result
         command.arg("--token-file").arg(target.data.join("tokens"));
     }
     match rate {
-        Some(rate) => command.args(["--rate", &rate.to_string(), "--when-full", "drop"]),
+        Some(rate) => {
+            let when_full = if config.waits { "wait" } else { "drop" };
+            command.args(["--rate", &rate.to_string(), "--when-full", when_full])
+        }
         None => command.arg("--closed"),
     };
     let status = command.stdout(Stdio::null()).status().with_context(|| binary.display().to_string())?;
@@ -188,10 +194,11 @@ async fn step(config: &Overload, target: &Target, capacity: f64, multiple: f64) 
     quiet.sort_unstable();
     let quiet_p90 = quiet.get(quiet.len() * 9 / 10).map_or(f64::NAN, |latency| latency.as_micros() as f64);
     let detail = &report["detail"];
-    // The generator ends once its last request was answered, which was due so much earlier at most.
-    let draining_s = report["latency_us"]["max"].as_f64().map_or(f64::NAN, |us| us / 1e6);
     let kinds = detail["kinds"].as_array();
     let of_kind = kinds.and_then(|kinds| kinds.iter().find(|of| of["kind"] == config.kind.as_str()));
+    // The generator ends once its last request was answered, which it sent by the end of the step and so much earlier at most.
+    let longest = of_kind.and_then(|of| of["service_us"]["max"].as_f64());
+    let draining_s = longest.map_or(f64::NAN, |us| us / 1e6);
     Ok(json!({
         "multiple": multiple,
         "offered_per_s": report["offered_per_s"],
@@ -279,20 +286,23 @@ fn least_overload(steps: &[(f64, Runs)]) -> f64 {
     times.fold(f64::NAN, f64::min)
 }
 
-/// What the server gets through of half as much again: of several times what it can do it may do less, for refusing costs
-/// too. `known` is what it got through before, `achieved` what it gets through of what is offered, all a second.
+/// The most that the server gets through, a second: of half as much again each time, until that is no more by a twentieth. Of
+/// several times what it can do it may do less, for refusing costs too, or more, for requests that come close together
+/// share datagrams. `known` is what it got through before, `achieved` what it gets through of what is offered.
 ///
 /// # Errors
 /// That of `achieved`, or that the server never falls behind.
-fn capacity(mut known: f64, mut achieved: impl FnMut(f64) -> anyhow::Result<f64>) -> anyhow::Result<f64> {
+fn capacity(known: f64, mut achieved: impl FnMut(f64) -> anyhow::Result<f64>) -> anyhow::Result<f64> {
+    let (mut offered, mut best) = (known, 0.0_f64);
     for _ in 0..CAPACITY_TRIES {
-        let offered = known * 1.5;
-        known = achieved(offered)?;
-        if known < offered * 0.9 {
-            return Ok(known);
+        offered *= 1.5;
+        let got = achieved(offered)?;
+        if got < offered * 0.9 && got < best * 1.05 {
+            return Ok(best.max(got));
         }
+        best = best.max(got);
     }
-    bail!("the server gets through all that is offered, {known} a second")
+    bail!("the server gets through more and more, {best} a second of {offered}")
 }
 
 /// Finds the capacity and offers multiples of it.
@@ -331,7 +341,7 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     drop(quota);
     Ok(json!({
         "kind": config.kind, "batch": config.batch, "connections": config.connections,
-        "alternations": config.alternations, "seconds": config.seconds,
+        "waits": config.waits, "alternations": config.alternations, "seconds": config.seconds,
         "in_flight_each": config.in_flight, "server_percent_of_a_core": config.quota,
         "quota_us": QUOTA_US, "capacity_per_s": { "median": median(capacities.clone()), "all": capacities },
         "closed_loop_per_s": full, "peak_goodput_per_s": best, "goodput_at_2x_of_peak": at_twice / best,
@@ -367,6 +377,9 @@ mod tests {
             let found = capacity(known, server).unwrap();
             assert!((900.0..=1_000.0).contains(&found), "{found} from {known}");
         }
+        // One that does more of more up to four times what it did first.
+        let batching = |offered: f64| Ok(offered.min(400.0 + offered / 2.0).min(2_000.0));
+        assert!((capacity(400.0, batching).unwrap() - 2_000.0).abs() < 1.0);
         assert!(capacity(100.0, Ok).is_err(), "a server that gets through everything has no capacity yet");
         assert!(capacity(100.0, |_| bail!("the server is gone")).is_err());
     }
