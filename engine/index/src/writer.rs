@@ -334,7 +334,9 @@ impl Writer {
                 }
                 // One store of the whole word: no mark can be lost, because only this thread marks.
                 self.table_to_change(which, at.position).store(at.position, word);
-                self.note(slot, record.expires_s, at.word.state().is_denied());
+                // Why its old segment was to be walked through may be this token, and no bit of its word says so.
+                let doubt = self.may_hold_denied(at.word.slot()) || at.word.state().is_denied();
+                self.note(slot, record.expires_s, doubt);
                 at.word.slot()
             }
             _ => slot,

@@ -216,10 +216,20 @@ fn a_segment_may_hold_a_dead_token_once_one_expires_or_was_denied_and_until_some
     assert!(!writer.may_hold_dead(0, 199) && writer.may_hold_dead(0, 200));
     writer.doubt(0);
     assert!(writer.may_hold_dead(0, 0));
+    sift(&mut writer, 99);
     // What takes the place of a record is known of where it lies.
     let slot = writer.prepare(&record(ids[2], 250), None).unwrap();
     writer.swap(slot);
     assert!(!writer.may_hold_dead(1, 249) && writer.may_hold_dead(1, 250));
+    // What was left although it is dead, without a bit that says so, is not forgotten where it is moved to.
+    for member in 4..8 {
+        writer.insert(&record(id(1, member), 400), None, State::LIVE).unwrap();
+    }
+    let left = writer.find(&ids[2]).unwrap();
+    writer.begin_sift(1);
+    writer.keep(&left, true);
+    let moved = writer.relocate(left.slot).unwrap().unwrap();
+    assert!(writer.may_hold_dead(moved / 4, 0));
 }
 
 #[test]

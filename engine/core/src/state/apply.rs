@@ -269,6 +269,10 @@ impl State {
         let record = self.index.record(slot).expect("a renewal's record waits for its publication");
         let given_up = self.index.swap(slot);
         self.unlist(SubjectNo(record.link), given_up);
+        if self.registry.claim_set(ClaimsNo(record.claims)).is_none_or(ClaimSet::is_dead) {
+            // Dead already, where a round that walks through all may have been.
+            self.note_killed_claims();
+        }
     }
 
     /// Takes a slot out of its subject's list; a revoke on its way through the list goes on behind it.

@@ -6,7 +6,8 @@
 //! family, only what has expired is reclaimed.
 //!
 //! A segment in which nothing can have died since it was last walked through is passed over: none of its tokens has expired,
-//! and none was denied before its time; so that tokens that live for long cost a round nothing.
+//! none was denied before its time, none was found dead and left there, and no claim set was killed since; so that segments of
+//! tokens that live cost a round nothing.
 //!
 //! Dead is judged at the time of the last event, never by a clock, so that no token is gone that a replay of the same
 //! events would still have.
@@ -93,6 +94,7 @@ impl State {
         let is_short = self.room() < 2 * events;
         if is_short {
             self.end_walk();
+            self.reclaim.next_walks_all = true;
             while self.reclaim_walks(usize::MAX, Haste::Every) {}
         } else if self.is_reclaiming() {
             while self.reclaim_walks(usize::MAX, Haste::None) {}

@@ -65,7 +65,8 @@ impl Writer {
     }
 
     /// Whether a token in this segment may have expired by then, in seconds since the Unix epoch, or was denied before its
-    /// time. `false` is certain.
+    /// time, or was said to be dead when it was last looked at ([`Self::keep`]). `false` is certain, except while somebody looks
+    /// at its tokens.
     #[must_use]
     pub fn may_hold_dead(&self, number: u32, now_s: u32) -> bool {
         self.slots.book(number).is_some_and(|book| book.has_denied || book.expires_s <= now_s)
@@ -88,6 +89,12 @@ impl Writer {
         if let Some(book) = self.slots.book_mut(number) {
             book.has_denied = true;
         }
+    }
+
+    /// Whether a token in the segment of this slot may have been denied before its time.
+    pub(super) fn may_hold_denied(&self, slot: u32) -> bool {
+        let (number, _) = self.slab.place_of(slot);
+        self.slots.book(number).is_some_and(|book| book.has_denied)
     }
 
     /// Takes note of when a token at this slot expires, and of whether it was denied before.

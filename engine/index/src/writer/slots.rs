@@ -19,9 +19,10 @@ pub(super) struct Book {
     pub(super) used: u32,
     /// Of these, places whose record is in use.
     pub(super) live: u32,
-    /// No token in it expires before this, in seconds since the Unix epoch. Below what is true at times, never above.
+    /// No token in it expires before this, in seconds since the Unix epoch; of those that were looked at, while somebody does.
+    /// Below what is true at times.
     pub(super) expires_s: u32,
-    /// Whether one may have been denied before its time.
+    /// Whether one may have been denied before its time, or be dead for a reason that is not known here.
     pub(super) has_denied: bool,
 }
 

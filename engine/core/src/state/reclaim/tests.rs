@@ -75,6 +75,37 @@ fn tokens_of_claims_that_were_killed_go_although_no_segment_says_that_they_died(
 }
 
 #[test]
+fn a_token_of_killed_claims_that_is_moved_before_it_goes_is_not_forgotten() {
+    let mut engine = Engine::new();
+    let of_killed = |engine: &mut Engine| {
+        engine.issue(|issue| {
+            let grants = ["read on ledger/7".parse().unwrap()];
+            issue.claims = crate::claims::Claims::new([], [], grants, Default::default()).unwrap();
+            issue.ttl_s = 100_000;
+        })
+    };
+    let long = |engine: &mut Engine| drop(engine.issue(|issue| issue.ttl_s = 100_000));
+    // A segment of eight: most of it expires early, and what is left of it is moved behind others that live for long.
+    let killed = [of_killed(&mut engine), of_killed(&mut engine)];
+    (0..5).for_each(|_| drop(engine.issue(|issue| issue.ttl_s = 120)));
+    (0..20).for_each(|_| long(&mut engine));
+    let pattern = "ledger/**".parse().unwrap();
+    engine.revoke(RevokeTarget::Resource { tenant: name(FIRST_TENANT), pattern });
+    for seconds in [61, 200, 61, 61] {
+        engine.pass_s(seconds);
+        long(&mut engine);
+    }
+    assert_eq!(engine.verdict(&killed[0]), Verdict::Revoked, "told by its name for ten minutes");
+    assert_eq!(engine.sequencer.state().tokens(), 26, "those that expired are gone");
+    for seconds in [2 * EPOCH_MS / 1_000 + 61, 61, 61] {
+        engine.pass_s(seconds);
+        long(&mut engine);
+    }
+    assert_eq!(killed.each_ref().map(|token| engine.verdict(token)), [Verdict::Unknown; 2]);
+    engine.assert_replays();
+}
+
+#[test]
 fn tokens_that_were_moved_can_be_renewed_used_and_revoked_as_before() {
     let (mut engine, _) = with_tokens(40);
     // One in eight outlives the others: their segments become sparse.
