@@ -12,6 +12,16 @@ use jeton_net::tls::{Credentials, client_config};
 
 use super::rig::{Papers, SERVER_NAME};
 
+/// Hands each datagram that a driver has to send to `send`.
+pub(super) fn each_datagram(driver: &mut Driver, now: Instant, mut send: impl FnMut(&[u8])) {
+    let mut buffer = Vec::new();
+    while let Some(transmit) = driver.poll_transmit(now, &mut buffer) {
+        let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
+        buffer[..transmit.size].chunks(segment).for_each(&mut send);
+        buffer.clear();
+    }
+}
+
 /// First datagrams of clients that will never send a second one.
 ///
 /// # Errors
@@ -23,15 +33,9 @@ pub fn first_datagrams(papers: &Papers, target: SocketAddr, count: usize) -> any
     let mut driver = Driver::new(DriverConfig::client())?;
     let now = Instant::now();
     let mut datagrams = Vec::with_capacity(count);
-    let mut buffer = Vec::new();
     while datagrams.len() < count {
         driver.connect(now, Arc::clone(&tls), target, SERVER_NAME)?;
-        buffer.clear();
-        while let Some(transmit) = driver.poll_transmit(now, &mut buffer) {
-            let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
-            datagrams.extend(buffer[..transmit.size].chunks(segment).map(<[u8]>::to_vec));
-            buffer.clear();
-        }
+        each_datagram(&mut driver, now, |datagram| datagrams.push(datagram.to_vec()));
     }
     datagrams.truncate(count);
     Ok(datagrams)

@@ -11,6 +11,7 @@ use jeton_net::driver::{ConnId, Driver, DriverConfig, DriverEvent, Origin};
 use jeton_net::tls::{Credentials, client_config};
 use jeton_wire::request::Request;
 
+use super::initials::each_datagram;
 use super::rig::{PATIENCE, Papers, SERVER_NAME, Stop, Target, hello};
 
 /// What a wanderer saw.
@@ -36,18 +37,14 @@ struct Wanderer {
 
 impl Wanderer {
     fn transmit(&mut self, now: Instant, wanders: bool) {
-        let mut buffer = Vec::new();
-        while let Some(transmit) = self.driver.poll_transmit(now, &mut buffer) {
-            let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
-            for datagram in buffer[..transmit.size].chunks(segment) {
-                let socket = &self.sockets[self.at % self.sockets.len()];
-                if socket.send_to(datagram, self.target.address).is_ok() {
-                    self.seen.sent += datagram.len() as u64;
-                }
-                self.at += usize::from(wanders);
+        let Self { driver, sockets, target, at, seen } = self;
+        each_datagram(driver, now, |datagram| {
+            let socket = &sockets[*at % sockets.len()];
+            if socket.send_to(datagram, target.address).is_ok() {
+                seen.sent += datagram.len() as u64;
             }
-            buffer.clear();
-        }
+            *at += usize::from(wanders);
+        });
     }
 
     fn receive(&mut self, now: Instant) {

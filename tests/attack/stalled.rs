@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use jeton_net::driver::{ClientCrypto, Driver, DriverConfig, Origin};
 use jeton_net::tls::{Credentials, client_config};
 
+use super::initials::each_datagram;
 use super::rig::{Papers, SERVER_NAME, Stop, Target};
 
 /// A driver has no place for more connections at some time, and these never end.
@@ -56,16 +57,12 @@ impl Staller<'_> {
     }
 
     fn transmit(&mut self, now: Instant) {
-        let mut buffer = Vec::new();
-        while let Some(transmit) = self.driver.poll_transmit(now, &mut buffer) {
-            let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
-            for datagram in buffer[..transmit.size].chunks(segment) {
-                if self.socket.send_to(datagram, self.target.address).is_ok() {
-                    self.seen.sent += datagram.len() as u64;
-                }
+        let Self { driver, socket, target, seen, .. } = self;
+        each_datagram(driver, now, |datagram| {
+            if socket.send_to(datagram, target.address).is_ok() {
+                seen.sent += datagram.len() as u64;
             }
-            buffer.clear();
-        }
+        });
     }
 
     fn receive(&mut self) {
