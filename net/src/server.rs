@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 pub use counters::{CounterValues, ShardCounters};
 pub use shares::WRITES_PER_IDENTITY_MAX;
 
-use self::answers::{Answer, Answers};
+use self::answers::{Answer, Answers, Room};
 use self::client::Client;
 use self::shares::{Share, Shares};
 
@@ -100,7 +100,7 @@ pub struct Server<D> {
     published_seen: Sequence,
     looked_around: Instant,
     is_stopping: bool,
-    out: Vec<u8>,
+    out: Room,
 }
 
 /// How often connections are compared with the end of their certificates, and those that are not read noticed.
@@ -138,7 +138,7 @@ impl<D: Validate + Submit> Server<D> {
             published_seen: Sequence(0),
             looked_around: epoch,
             is_stopping: false,
-            out: Vec::new(),
+            out: Room::default(),
         }
     }
 
@@ -230,18 +230,12 @@ impl<D: Validate + Submit> Server<D> {
         let now_ms = self.now_ms(now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let first_ticket = self.next_ticket;
-        self.out.clear();
         // One read brings no more writes than a session may have under way.
         let is_full = self.tickets.len() + self.answers.len() + WRITES_IN_FLIGHT_MAX > REPLIES_MAX;
         client.session.set_refusing(if is_full { Refusing::All } else { client.share().refusing() });
-        let handled = client.session.handle_data(
-            stream,
-            data,
-            now_ms,
-            &self.doors,
-            &mut self.next_ticket,
-            &mut self.out,
-        );
+        let mut out = self.out.take();
+        let handled =
+            client.session.handle_data(stream, data, now_ms, &self.doors, &mut self.next_ticket, &mut out);
         for ticket in first_ticket..self.next_ticket {
             client.share().take_on();
             self.tickets.insert(ticket, (conn, Rc::clone(client.share())));
@@ -258,9 +252,8 @@ impl<D: Validate + Submit> Server<D> {
             let at = self.epoch + Duration::from_millis(at);
             self.deadline = Some(self.deadline.map_or(at, |known| known.min(at)));
         }
-        let out = std::mem::take(&mut self.out);
         self.send(now, conn, stream, &out, driver);
-        self.out = answers::room_of(out);
+        self.out.give_back(out);
         if let Err(error) = handled {
             self.break_off(now, conn, &error, driver);
         }
@@ -317,8 +310,7 @@ impl<D: Validate + Submit> Server<D> {
     /// Sends answers; those that follow each other on one stream in one piece: QUIC keeps a list of the pieces of a stream,
     /// and goes through it for each datagram.
     fn deliver(&mut self, now: Instant, answers: Vec<Answer>, driver: &mut Driver) {
-        let mut piece = std::mem::take(&mut self.out);
-        piece.clear(); // of what was refused or answered at once
+        let mut piece = self.out.take();
         let mut goes_to = None;
         for Answer { conn, ticket, reply } in answers {
             let Some(client) = self.clients.get_mut(&conn) else { continue };
@@ -335,7 +327,7 @@ impl<D: Validate + Submit> Server<D> {
         if let Some((conn, stream)) = goes_to {
             self.send(now, conn, stream, &piece, driver);
         }
-        self.out = answers::room_of(piece);
+        self.out.give_back(piece);
     }
 
     /// Reads on where clients waited until they have less under way.

@@ -16,11 +16,22 @@ const ANSWERS_PER_IDENTITY: usize = 16;
 /// Of the room for answers that are sent in one piece, so much is kept, in bytes: pages of the log make it megabytes.
 const PIECE_KEPT: usize = 1 << 18;
 
-/// The room of a piece that was sent, for the next one.
-pub(super) fn room_of(mut piece: Vec<u8>) -> Vec<u8> {
-    piece.clear();
-    piece.shrink_to(PIECE_KEPT);
-    piece
+/// Room for answers that are sent in one piece. It is taken for each, and no more than what is usual is kept in between.
+#[derive(Debug, Default)]
+pub(super) struct Room(Vec<u8>);
+
+impl Room {
+    /// The room, empty.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Gives it back once the piece was sent.
+    pub(super) fn give_back(&mut self, mut piece: Vec<u8>) {
+        piece.clear();
+        piece.shrink_to(PIECE_KEPT);
+        self.0 = piece;
+    }
 }
 
 /// An answer, and the connection that waits for it.
@@ -76,8 +87,11 @@ mod tests {
 
     #[test]
     fn room_for_pages_of_the_log_is_given_back_and_room_for_answers_is_kept() {
-        assert!(room_of(vec![1; 16 << 20]).capacity() <= 2 * PIECE_KEPT);
-        let small = room_of(vec![1; 4_096]);
+        let mut room = Room::default();
+        room.give_back(vec![1; 16 << 20]);
+        assert!(room.0.capacity() <= 2 * PIECE_KEPT);
+        room.give_back(vec![1; 4_096]);
+        let small = room.take();
         assert!(small.is_empty() && small.capacity() >= 4_096);
     }
 
