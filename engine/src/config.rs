@@ -117,6 +117,13 @@ impl ServerConfig {
         Ok(config)
     }
 
+    /// The names of all settings, as they stand in a file.
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        let settings = serde_json::to_value(Self::default()).expect("settings are plain values");
+        settings.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    }
+
     fn check(&self) -> Result<(), String> {
         // The upper bounds are beyond any use, and below where a number of bytes or milliseconds would overflow.
         let rules = [
@@ -224,8 +231,7 @@ impl ServerConfig {
 
 /// Whether a setting has this name, in whatever case.
 fn is_setting(name: &str) -> bool {
-    let settings = serde_json::to_value(ServerConfig::default()).expect("settings are plain values");
-    settings.as_object().is_some_and(|settings| settings.contains_key(&name.to_ascii_lowercase()))
+    ServerConfig::names().iter().any(|setting| name.eq_ignore_ascii_case(setting))
 }
 
 /// A TOML basic string.

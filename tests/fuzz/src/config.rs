@@ -9,23 +9,6 @@ use std::io::Write as _;
 
 use jeton::config::ServerConfig;
 
-const SETTINGS: [&str; 14] = [
-    "listen",
-    "data",
-    "cores",
-    "tokens_initial",
-    "tokens_max",
-    "connections_max",
-    "allow_development_authority",
-    "segment_mib",
-    "space_reserve_mib",
-    "space_hard_mib",
-    "clock_jump_max_hours",
-    "admin",
-    "large_datagrams",
-    "spin_us",
-];
-
 /// Reads the bytes as a configuration file.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -38,9 +21,8 @@ pub fn run(data: &[u8]) {
     match load(file, &flags) {
         Ok(config) => check(&config, &flags),
         Err(message) => {
-            let names_it = |word: &&str| message.contains(*word);
             assert!(
-                message.contains("TOML") || SETTINGS.iter().any(names_it),
+                message.contains("TOML") || ServerConfig::names().iter().any(|name| message.contains(name)),
                 "{message:?} names neither a setting nor the place in the file"
             );
         }
@@ -57,6 +39,11 @@ fn check(config: &ServerConfig, flags: &BTreeMap<&str, u64>) {
     assert!(config.segment_mib.checked_mul(1 << 20).is_some_and(|bytes| bytes > 0), "a segment has a size");
     assert!(config.space_reserve_mib.checked_mul(1 << 20).is_some(), "the reserve is a number of bytes");
     assert!(config.space_hard_mib <= config.space_reserve_mib);
+    assert!(
+        config.snapshot_log_mib.checked_mul(1 << 20).is_some(),
+        "what a log grows by is a number of bytes"
+    );
+    assert!(config.snapshot_minutes.checked_mul(60_000).is_some(), "a time is a number of milliseconds");
     assert!(
         config.clock_jump_max_hours.checked_mul(3_600_000).is_some(),
         "a time is a number of milliseconds"
