@@ -161,6 +161,8 @@ fn every_deliberate_mistake_is_found() {
         let mistake = MISTAKES[at as usize];
         match (0..SEEDS_TO_FIND_A_MISTAKE).find_map(|seed| run(seed, Some(mistake)).err()) {
             Some(broken) => {
+                // The line that it prints is enough to see it again.
+                assert_eq!(run(broken.seed, Some(mistake)), Err(broken.clone()));
                 let what: String = broken.what.chars().take(90).collect();
                 println!("{}: seed {}, step {}: {what}", mistake.name(), broken.seed, broken.step);
             }

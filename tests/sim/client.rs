@@ -252,7 +252,12 @@ impl Client {
         }
     }
 
-    /// Nothing came for too long.
+    /// The step at which a request was sent that is not answered yet.
+    pub(super) fn asked_at(&self, request: u64) -> Option<u64> {
+        self.pending.get(&request).map(|sent| sent.step)
+    }
+
+    /// Nothing came for too long. Returns whether it was still waited for.
     pub(super) fn give_up(&mut self, request: u64) -> bool {
         let Some(sent) = self.pending.get_mut(&request) else { return false };
         if std::mem::replace(&mut sent.was_given_up, true) {

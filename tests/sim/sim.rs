@@ -45,13 +45,16 @@ pub enum Mistake {
     AnchorIgnored,
     /// A datagram that comes twice is read twice.
     DatagramReadTwice,
+    /// One answer in so many is not sent, though the client is there.
+    AnswerForgotten,
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 36] = [
+pub const MISTAKES: [Mistake; 37] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::DatagramReadTwice,
+    Mistake::AnswerForgotten,
     Mistake::Core(CoreMutation::AnswerBeforeDurable),
     Mistake::Core(CoreMutation::PublishAtOnce),
     Mistake::Core(CoreMutation::SubjectRevokeForgetsOne),

@@ -33,6 +33,8 @@ pub(super) use snapshots::Writing;
 
 /// How long clients have to be answered in once all faults are healed.
 const HEALED_WITHIN_MS: u64 = 60_000;
+/// How long clients go on beginning things after that: longer than the server is away.
+const BEGINS_AFTER_HEALING_MS: u64 = 1_500;
 /// Set the chance of snapshots, and of what a crash tears, apart from all other, so that one does not change the other.
 const SNAPSHOT_SEEDS: u64 = 0x5a5a_0000_5a5a_0000;
 const WRECK_SEEDS: u64 = 0xa5a5_0000_a5a5_0000;
@@ -99,6 +101,8 @@ pub(super) struct World {
     anchored_at: u64,
     node: Option<Node>,
     incarnation: u64,
+    /// The step at which it was started after all faults had ended.
+    served_since: Option<u64>,
     clients: Vec<Client>,
     links: BTreeMap<u64, Link>,
     pool: Pool,
@@ -142,6 +146,7 @@ impl World {
             anchored_at: 0,
             node: None,
             incarnation: 0,
+            served_since: None,
             clients: [ADMIN, SERVICE, ADMIN, SERVICE, OTHER_SERVICE].map(Client::new).into(),
             links: BTreeMap::new(),
             pool: Pool::default(),
@@ -209,7 +214,8 @@ impl World {
     }
 
     fn is_quiet(&self) -> bool {
-        self.clients.iter().all(Client::is_quiet)
+        self.now >= self.works_until + BEGINS_AFTER_HEALING_MS
+            && self.clients.iter().all(Client::is_quiet)
             && self.node.as_ref().is_some_and(|node| node.is_idle() && !node.sequencer.has_work())
     }
 
@@ -275,10 +281,12 @@ impl World {
     fn act(&mut self, client: usize) {
         let pause = 2 + self.rng.below(2 * self.faults.pause_ms);
         self.schedule(self.now + pause, Event::Act(client));
-        let may_begin = self.phase == Phase::Working;
-        if may_begin {
+        if self.phase == Phase::Working {
             self.clients[client].lose_interest();
         }
+        // Once healed a little is begun: with nothing in its way each has to be answered the first time.
+        let until = if self.keys_are_few { 0 } else { BEGINS_AFTER_HEALING_MS };
+        let may_begin = self.now < self.works_until + until;
         let now_known = (self.report.steps, self.witness.published());
         if self.clients[client].connection.is_none() {
             let connection = self.links.len() as u64 + 1;
@@ -299,7 +307,14 @@ impl World {
     }
 
     fn give_up(&mut self, client: usize, connection: u64, request: u64) {
-        if self.clients[client].connection != Some(connection) || !self.clients[client].give_up(request) {
+        if self.clients[client].connection != Some(connection) {
+            return;
+        }
+        // Nothing fails any more: it has to be answered, however long that takes, and not when it is asked again.
+        let has_to_be_answered = |asked| self.served_since.is_some_and(|since| asked > since);
+        if self.clients[client].asked_at(request).is_some_and(has_to_be_answered)
+            || !self.clients[client].give_up(request)
+        {
             return;
         }
         if self.rng.one_in(2) {

@@ -230,6 +230,9 @@ impl World {
             self.oracle.created(&node.sequencer);
         }
         self.node = Some(node);
+        if self.phase == Phase::Healing {
+            self.served_since = Some(self.report.steps);
+        }
         self.schedule(self.now + 1, Event::Housekeeping(self.incarnation));
         self.look_at_all()?;
         self.after_input()
