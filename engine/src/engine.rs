@@ -4,6 +4,7 @@
 mod doors;
 mod entropy;
 mod open;
+mod pace;
 mod post;
 mod reader_thread;
 mod recover;

@@ -92,8 +92,7 @@ impl Copy {
     fn take(&mut self, copied: Copied) {
         match copied {
             Copied::Words(words) => {
-                let bytes = words.to_published_bytes();
-                self.table[words.first * 8..][..bytes.len()].copy_from_slice(&bytes);
+                words.write_published(&mut self.table[words.first * 8..][..words.bytes()]);
             }
             Copied::Counters(mut copied) => self.counters.append(&mut copied.counters),
         }

@@ -1,4 +1,4 @@
-//! The thread that writes snapshots: behind everything else, at the lowest priority, and never in anybody's way.
+//! The thread that writes snapshots: behind everything else, and in nobody's way.
 
 use std::io;
 use std::sync::Arc;
@@ -9,13 +9,15 @@ use crossbeam_channel::Receiver;
 use jeton_core::registry::Registry;
 use jeton_core::snapshot::{Manifest, SnapshotCut, SnapshotPiece, SnapshotReport, SnapshotWriter, prune};
 
+use super::pace::Pace;
 use super::post::Post;
 use crate::snapshots::SnapshotDir;
 
 /// How long to wait between two looks at whether the event of a snapshot is durable.
 const DURABLE_LOOK: Duration = Duration::from_millis(2);
-/// Readers and writers go first: what this thread gets is what they leave.
-const NICE: i32 = 15;
+/// Readers and writers go first where both are ready. No less than this: nobody is to wait for long for a lock of the file
+/// system that this thread holds without a core.
+const NICE: i32 = 5;
 
 /// What the sequencer's thread hands over.
 #[derive(Debug)]
@@ -73,15 +75,20 @@ impl SnapshotThread {
         let mut dir = dir.ok_or_else(|| io::Error::other("there is no folder for snapshots"))?;
         dir.prepare()?;
         let mut writer = SnapshotWriter::new(cut, self.before.clone());
+        let mut pace = Pace::new();
         loop {
             match self.input.recv() {
-                Ok(SnapshotInput::Piece(piece)) => writer.take(piece, &mut dir)?,
+                Ok(SnapshotInput::Piece(piece)) => {
+                    writer.take(piece, &mut dir)?;
+                    pace.rest();
+                }
                 Ok(SnapshotInput::Whole) => break,
                 Ok(SnapshotInput::Begin(_)) => return Err(io::Error::other("it was begun anew")),
                 Err(_) => return Err(io::Error::other("the server stops")),
             }
         }
         while writer.write_next(&mut dir)? {
+            pace.rest();
             self.check_stopping()?;
         }
         while !writer.may_commit(self.registry.published()) {

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use jeton_index::Copied;
+use jeton_index::{Copied, WordsCopy};
 
 use super::cut::Piece;
 use super::parts::{
@@ -63,6 +63,8 @@ pub struct SnapshotWriter {
     keys: Vec<KeyPart>,
     /// Parts that were not there before.
     written: Vec<PartRef>,
+    /// Where parts are put together and read back: memory that is used again costs no page faults.
+    scratch: Vec<u8>,
     manifest: Manifest,
     next: Next,
     report: SnapshotReport,
@@ -100,6 +102,7 @@ impl SnapshotWriter {
             counters: Vec::new(),
             keys: Vec::new(),
             written: Vec::new(),
+            scratch: Vec::new(),
             next: Next::Segment(0),
             report: SnapshotReport {
                 sequence: end.sequence,
@@ -124,7 +127,7 @@ impl SnapshotWriter {
     pub fn take(&mut self, piece: SnapshotPiece, store: &mut impl PartStore) -> io::Result<()> {
         match piece.0 {
             Piece::Index(Copied::Words(words)) => {
-                self.take_words(words.first * 8, &words.to_published_bytes(), store)?;
+                self.take_words(&words, store)?;
             }
             Piece::Index(Copied::Counters(_)) if mutated!(SnapshotForgetsUses) => {}
             Piece::Index(Copied::Counters(copied)) => {
@@ -146,16 +149,21 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    fn take_words(&mut self, at: usize, bytes: &[u8], store: &mut impl PartStore) -> io::Result<()> {
+    fn take_words(&mut self, words: &WordsCopy, store: &mut impl PartStore) -> io::Result<()> {
+        let at = words.first * 8;
         let number = at / TABLE_PART_BYTES;
         let size = (self.cut.index.table_words * 8 - number * TABLE_PART_BYTES).min(TABLE_PART_BYTES);
         let stretch = &mut self.table[number];
-        stretch.bytes.resize(size, 0);
-        stretch.bytes[at % TABLE_PART_BYTES..][..bytes.len()].copy_from_slice(bytes);
-        stretch.filled += bytes.len();
+        if stretch.filled == 0 {
+            stretch.bytes = std::mem::take(&mut self.scratch);
+            stretch.bytes.resize(size, 0);
+        }
+        words.write_published(&mut stretch.bytes[at % TABLE_PART_BYTES..][..words.bytes()]);
+        stretch.filled += words.bytes();
         if stretch.filled == size {
             let bytes = std::mem::take(&mut stretch.bytes);
             self.table[number].done = Some(self.put(&bytes, store)?);
+            self.scratch = bytes;
         }
         Ok(())
     }
@@ -178,7 +186,7 @@ impl SnapshotWriter {
     fn put(&mut self, bytes: &[u8], store: &mut impl PartStore) -> io::Result<PartRef> {
         let part = PartRef { hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.len() as u64 };
         self.report.bytes += part.bytes;
-        if !is_whole(&part, store) {
+        if !is_whole(&part, store, &mut Vec::new()) {
             store.put(&part_name(&part), bytes)?;
             self.report.bytes_written += part.bytes;
             self.written.push(part);
@@ -213,7 +221,7 @@ impl SnapshotWriter {
                 Next::Verify(0)
             }
             Next::Verify(at) => match self.written.get(at) {
-                Some(part) if is_whole(part, store) => Next::Verify(at + 1),
+                Some(part) if is_whole(part, store, &mut self.scratch) => Next::Verify(at + 1),
                 Some(part) => {
                     let words = format!("{} does not match its hash", part_name(part));
                     return Err(io::Error::new(io::ErrorKind::InvalidData, words));
@@ -230,14 +238,18 @@ impl SnapshotWriter {
         let known = self.before.iter().flat_map(|before| &before.segments);
         // Slots are never used twice: one serial number, one content.
         let known = known.filter(|known| known.serial == cut.serial && known.used == cut.used);
-        let known = known.map(|known| known.part).find(|part| is_whole(part, store));
+        let scratch = &mut self.scratch;
+        let known = known.map(|known| known.part).find(|part| is_whole(part, store, scratch));
         let part = if let Some(part) = known {
             self.report.bytes += part.bytes;
             part
         } else {
-            let mut bytes = Vec::new();
+            let mut bytes = std::mem::take(&mut self.scratch);
+            bytes.clear();
             cut.append_records(0, cut.used, &mut bytes);
-            self.put(&bytes, store)?
+            let part = self.put(&bytes, store)?;
+            self.scratch = bytes;
+            part
         };
         let (number, serial, used, live) = (cut.number, cut.serial, cut.used, cut.live);
         self.manifest.segments.push(SegmentRef { number, serial, used, live, part });
@@ -338,12 +350,12 @@ impl SnapshotWriter {
     }
 }
 
-/// Whether a part is there, and still what it was when it was written: disks rot.
-fn is_whole(part: &PartRef, store: &impl PartStore) -> bool {
+/// Whether a part is there, and still what it was when it was written: disks rot. It is read into `scratch`.
+fn is_whole(part: &PartRef, store: &impl PartStore, scratch: &mut Vec<u8>) -> bool {
     let name = part_name(part);
     if !store.size(&name).is_ok_and(|size| size == part.bytes) {
         return false;
     }
-    let mut bytes = vec![0; usize::try_from(part.bytes).unwrap_or(0)];
-    store.read(&name, &mut bytes).is_ok() && blake3::hash(&bytes) == part.hash
+    scratch.resize(usize::try_from(part.bytes).unwrap_or(0), 0);
+    store.read(&name, scratch).is_ok() && blake3::hash(scratch) == part.hash
 }

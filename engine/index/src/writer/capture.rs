@@ -104,21 +104,29 @@ impl SegmentCut {
         assert!(from <= to && to <= self.used, "records behind these may still change");
         bytes.reserve((to - from) as usize * RECORD_WORDS * 8);
         for at in from..to {
-            self.segment.read(at).iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+            bytes.extend_from_slice(self.segment.read(at).map(u64::to_le_bytes).as_flattened());
         }
     }
 }
 
 impl WordsCopy {
-    /// The words, little-endian, with every token published: whoever uses the copy waits until all that was decided before
-    /// it began is durable.
+    /// How many bytes [`Self::write_published`] writes.
     #[must_use]
-    pub fn to_published_bytes(&self) -> Vec<u8> {
-        let published = self.words.iter().map(|word| {
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 8
+    }
+
+    /// Writes the words, little-endian, with every token published: whoever uses the copy waits until all that was decided
+    /// before it began is durable.
+    ///
+    /// # Panics
+    /// If there is room for more or fewer bytes than these.
+    pub fn write_published(&self, into: &mut [u8]) {
+        assert_eq!(into.len(), self.bytes(), "a piece has its place");
+        for (word, bytes) in self.words.iter().zip(into.as_chunks_mut::<8>().0) {
             let is_token = !Word(*word).is_free();
-            if is_token { word | State::LIVE.in_word() } else { *word }
-        });
-        published.flat_map(u64::to_le_bytes).collect()
+            *bytes = (if is_token { word | State::LIVE.in_word() } else { *word }).to_le_bytes();
+        }
     }
 }
 
