@@ -1,4 +1,4 @@
-//! The index alone: lookups that hit and that miss, by batch and by size, beside random cache lines.
+//! The index alone: lookups that hit and that miss, by batch and by size. What random cache lines cost is in `validate`.
 //! `JETON_BENCH_TOKENS=10000000` for other sizes.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 

@@ -219,7 +219,8 @@ impl Campaign {
                 Err(error) => Checked::Broken(format!("the image cannot be written: {error}")),
                 Ok(()) => check_directory(root.path(), history, segment_bytes),
             };
-            if let (Checked::Broken(_), Some(keep)) = (&found, &self.keep) {
+            // One that is refused may have lost too much, which is judged later.
+            if let (Checked::Broken(_) | Checked::Refused { .. }, Some(keep)) = (&found, &self.keep) {
                 let to = keep.join(blake3::Hash::from_bytes(digest).to_hex().as_str());
                 fs::create_dir_all(&to).and_then(|()| image.write(&to)).expect("a place to keep it");
             }

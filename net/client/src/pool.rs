@@ -4,7 +4,7 @@
 //! is enough. Once all that are open are crowded another one is made beside them, and nobody waits for it: a server that
 //! does not take it costs nobody an answer. Only a request that finds no connection at all waits for one.
 //!
-//! Every connection has a socket of its own: a server with several shards tells datagrams apart by where they come from.
+//! Every connection has a socket of its own: a socket's buffers and the kernel's share of the work are not shared then.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
