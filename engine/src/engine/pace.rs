@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Of a core that others want, one part of so many is taken.
 const PARTS: u32 = 20;
@@ -24,8 +24,9 @@ struct Times {
 /// The pace of one thread: for that which made it alone.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// `None` where the system does not tell: then others are taken to want the core.
+    /// `None` where the system does not tell: then others are taken to want the core, and the thread to have run all the time.
     schedstat: Option<File>,
+    began: Instant,
     last: Times,
 }
 
@@ -33,7 +34,7 @@ impl Pace {
     /// The pace of this thread, from now on.
     pub(super) fn new() -> Self {
         let schedstat = File::open("/proc/thread-self/schedstat").ok();
-        let mut pace = Self { schedstat, last: Times::default() };
+        let mut pace = Self { schedstat, began: Instant::now(), last: Times::default() };
         pace.last = pace.times();
         pace
     }
@@ -55,8 +56,7 @@ impl Pace {
             parse(std::str::from_utf8(&text[..length]).ok()?)
         });
         told.unwrap_or_else(|| {
-            let ran = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            let ran = Duration::try_from(ran).unwrap_or_default();
+            let ran = self.began.elapsed();
             Times { ran, waited: ran }
         })
     }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn where_the_system_does_not_tell_others_are_taken_to_want_the_core() {
-        let pace = Pace { schedstat: None, last: Times::default() };
+        let pace = Pace { schedstat: None, began: Instant::now(), last: Times::default() };
         let Times { ran, waited } = pace.times();
         assert!(ran > Duration::ZERO && rest_after(ran, waited) > Duration::ZERO);
     }
