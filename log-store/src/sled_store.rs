@@ -137,6 +137,10 @@ impl SledStore {
             anchor.sync()?;
             sync_dir(&self.dir)?;
         }
+        if let Some(first) = self.segments.last().copied() {
+            let to = self.segment_path(first);
+            self.closed.segment(first)?.give_snapshots(&to)?;
+        }
         self.closed.forget_all();
         for leftover in std::mem::take(&mut self.leftovers) {
             set_aside(&self.segment_path(leftover))?;

@@ -28,12 +28,21 @@ pub enum Variant {
     NamesOnly,
     /// Bytes are kept, names and what depends on them are lost.
     BytesOnly,
+    /// Bytes are kept, and of the names that something lost it; no other name has changed.
+    Removed,
 }
 
 impl Variant {
     /// Each of them.
-    pub const ALL: [Self; 6] =
-        [Self::Safe, Self::Killed, Self::Torn, Self::Reordered, Self::NamesOnly, Self::BytesOnly];
+    pub const ALL: [Self; 7] = [
+        Self::Safe,
+        Self::Killed,
+        Self::Torn,
+        Self::Reordered,
+        Self::NamesOnly,
+        Self::BytesOnly,
+        Self::Removed,
+    ];
 }
 
 /// Files and directories by path.
@@ -115,7 +124,7 @@ impl<'d> Image<'d> {
 /// Whether each of `count` pending changes is kept.
 fn kept(variant: Variant, count: usize, rng: &mut Rng) -> Vec<bool> {
     match variant {
-        Variant::Safe | Variant::BytesOnly => vec![false; count],
+        Variant::Safe | Variant::BytesOnly | Variant::Removed => vec![false; count],
         Variant::Killed | Variant::NamesOnly => vec![true; count],
         Variant::Torn => {
             let percent = *rng.pick(&[10, 50, 90]);
@@ -137,7 +146,10 @@ fn names(disk: &Disk<'_>, variant: Variant, rng: &mut Rng) -> BTreeMap<NodeId, N
             Node::File(_) => None,
         })
         .collect();
-    let kept = kept(variant, disk.name_changes.len(), rng);
+    let kept: Vec<_> = match variant {
+        Variant::Removed => disk.name_changes.iter().map(|change| change.adds.is_none()).collect(),
+        _ => kept(variant, disk.name_changes.len(), rng),
+    };
     for (change, _) in disk.name_changes.iter().zip(kept).filter(|(_, is_kept)| *is_kept) {
         for (directory, name, node) in change.steps() {
             set_name(names.get_mut(&directory).expect("every directory has names"), name, node);
@@ -156,7 +168,7 @@ fn bytes<'d>(file: &'d File<'_>, variant: Variant, rng: &mut Rng) -> Cow<'d, [u8
             bytes.resize(file.now.len(), 0);
             Cow::Owned(bytes)
         }
-        Variant::BytesOnly => Cow::Owned(applied(file, file.pending.iter())),
+        Variant::BytesOnly | Variant::Removed => Cow::Owned(applied(file, file.pending.iter())),
         Variant::Reordered => {
             let kept = kept(variant, file.pending.len(), rng);
             let changes = file.pending.iter().zip(kept).filter(|(_, is_kept)| *is_kept);

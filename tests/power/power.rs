@@ -6,7 +6,7 @@
 //! trace.rs    everything that changed or synced a file, in order, with marks of what was acknowledged
 //!    |
 //! disk.rs     what of it is safe and what is pending, at each point of the trace
-//! image.rs    what a crash there may leave, in six variants
+//! image.rs    what a crash there may leave, in seven variants
 //!    |
 //! check.rs    opens that with the real store: nothing acknowledged may be missing, and the log goes on
 //! campaign.rs all of it for every sync point of a seed

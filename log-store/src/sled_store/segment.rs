@@ -25,6 +25,8 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(120);
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 const RELEASE_LOOK: Duration = Duration::from_millis(5);
 const SLED_IS_LOCKED: &str = "could not acquire lock on";
+/// How the name of a snapshot ends that sled has not written whole.
+const UNFINISHED: &str = "generating";
 /// Before a batch's bytes: its last sequence number u64 little-endian and its chain hash.
 const ENVELOPE_BYTES: usize = 8 + 32;
 /// The largest value: larger ones spill into files that sled never syncs (point 2).
@@ -43,6 +45,8 @@ pub(super) struct Segment {
     /// Where sled would put what it never syncs (point 2): looked into at each commit, so it stays open.
     blobs: File,
     path: PathBuf,
+    /// sled's snapshots of it were damaged, and done without.
+    had_damaged_snapshot: bool,
 }
 
 /// Why a segment does not open or answer: sled's words, or its panic.
@@ -149,6 +153,19 @@ fn is_sled_snapshot(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap."))
 }
 
+/// The snapshots that sled has of a segment, oldest first: their names are numbers of one length.
+fn sled_snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut snapshots: Vec<_> = paths.into_iter().filter(|path| is_sled_snapshot(path)).collect();
+    snapshots.retain(|path| !is_unfinished(path));
+    snapshots.sort();
+    Ok(snapshots)
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == UNFINISHED)
+}
+
 fn remove_files(dir: &Path, which: impl Fn(&Path) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -214,26 +231,52 @@ impl Segment {
         }
         sync_dir(path)?;
         path.parent().map_or(Ok(()), sync_dir)?;
+        // Of those the newest is used; it was durable before anything else of the segment was changed.
+        let mut snapshots = sled_snapshots(path)?;
+        snapshots.pop();
+        snapshots.iter().try_for_each(fs::remove_file)?;
         Ok(segment)
+    }
+
+    /// Gives the snapshots that sled made of this copy to the segment it is a copy of, before that is opened in place (point
+    /// 9). One of that name that is there already stays; where one is damaged, opening in place sees to that.
+    pub(super) fn give_snapshots(&self, to: &Path) -> io::Result<()> {
+        let given = if self.had_damaged_snapshot { Vec::new() } else { sled_snapshots(&self.path)? };
+        for snapshot in given {
+            let Some(name) = snapshot.file_name().map(|name| to.join(name)) else { continue };
+            if name.exists() {
+                continue;
+            }
+            let mut unfinished = name.clone().into_os_string();
+            unfinished.push(format!(".{UNFINISHED}"));
+            let unfinished = PathBuf::from(unfinished);
+            fs::copy(&snapshot, &unfinished)?;
+            File::open(&unfinished)?.sync_all()?;
+            fs::rename(&unfinished, &name)?;
+            // If we die before this, the one before is used, and all that it needs is still there.
+            sync_dir(to)?;
+        }
+        Ok(())
     }
 
     /// Opens a copy to read it: nothing in it has to last.
     pub(super) fn open_copy(path: &Path, cache_bytes: u64) -> Result<Self, SegmentError> {
         fs::create_dir_all(path)?;
         // Point 3: left over from a crash inside sled; it would trip over them.
-        remove_files(path, |file| {
-            is_sled_snapshot(file) && file.extension().is_some_and(|extension| extension == "generating")
-        })?;
+        remove_files(path, |file| is_sled_snapshot(file) && is_unfinished(file))?;
         if conf::mend(path)? {
             tracing::warn!(segment = %path.display(), "its conf file was damaged or missing, and was made anew");
         }
-        let db = match open_sled(path, cache_bytes) {
-            Err(SegmentError::Damaged(what)) => Self::retry_without_snapshots(path, cache_bytes, what)?,
-            opened => opened?,
+        let (db, had_damaged_snapshot) = match open_sled(path, cache_bytes) {
+            Err(SegmentError::Damaged(what)) => {
+                (Self::retry_without_snapshots(path, cache_bytes, what)?, true)
+            }
+            opened => (opened?, false),
         };
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let blobs = File::open(path.join("blobs"))?;
-        let segment = Self { db: Some(db), file, nudger: None, blobs, path: path.to_owned() };
+        let path = path.to_owned();
+        let segment = Self { db: Some(db), file, nudger: None, blobs, path, had_damaged_snapshot };
         segment.assert_no_blobs()?;
         Ok(segment)
     }
@@ -387,3 +430,6 @@ fn decode(key: &[u8], value: &[u8]) -> Result<StoredBatch, SegmentError> {
     })();
     parts.ok_or_else(|| SegmentError::Damaged("an entry has no envelope".to_owned()))
 }
+
+#[cfg(test)]
+mod tests;
