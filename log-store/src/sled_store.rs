@@ -30,7 +30,7 @@ pub(crate) use segment::BATCH_BYTES_MAX;
 
 use self::anchor::AnchorFile;
 use self::closed::{COPIES_FOR_AUDIT, ClosedSegments, following, segment_of, segment_path};
-use self::segment::{Segment, SegmentError, sync_dir};
+use self::segment::{Segment, SegmentError, give_snapshots, sync_dir};
 use crate::store::{
     Anchor, AppendError, AppendKind, Archive, Durability, LogId, LogStore, Position, ReadError, Space,
     StoredBatch, assert_append, end_of,
@@ -137,16 +137,18 @@ impl SledStore {
             anchor.sync()?;
             sync_dir(&self.dir)?;
         }
-        if let Some(first) = self.segments.last().copied() {
-            let to = self.segment_path(first);
-            self.closed.segment(first)?.give_snapshots(&to)?;
-        }
-        self.closed.forget_all();
+        let made = match self.segments.last().copied() {
+            Some(first) => self.closed.segment(first)?.made_snapshots()?,
+            None => Vec::new(),
+        };
+        self.closed.forget_all(); // before anything is written: this frees the space of copies
         for leftover in std::mem::take(&mut self.leftovers) {
             set_aside(&self.segment_path(leftover))?;
         }
         let first = self.segments.last().copied().unwrap_or(1);
-        let active = Segment::open(&self.segment_path(first), self.options.cache_bytes)?;
+        let path = self.segment_path(first);
+        give_snapshots(&made, &path)?;
+        let active = Segment::open(&path, self.options.cache_bytes)?;
         if self.segments.is_empty() {
             self.segments.push(first);
         }

@@ -179,9 +179,8 @@ impl Campaign {
         let mut report = Report { points, images: cases.len(), distinct: checked.len(), ..Report::default() };
         for case in cases {
             let found = &checked[&case.digest];
-            if let Checked::Refused { message, searched, .. } = found {
-                let by_search = if *searched > 0 { "; a search finds the rest" } else { "" };
-                *report.refused.entry(general(message) + by_search).or_default() += 1;
+            if let Checked::Refused { message, .. } = found {
+                *report.refused.entry(general(message)).or_default() += 1;
             }
             if matches!(found, Checked::Whole { commits, .. } if *commits > case.bounds.acknowledged) {
                 report.kept_unacknowledged += 1;

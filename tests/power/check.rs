@@ -1,9 +1,9 @@
 //! Opens what a crash left with the real store, and says what was found.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use jeton_log_store::{AppendKind, LogStore as _, OpenError, Options, SledStore, StoredBatch};
+use jeton_log_store::{AppendKind, LogStore as _, OpenError, Options, SledStore};
 
 use super::history::History;
 use super::script::{LOG_ID, options};
@@ -70,8 +70,6 @@ pub enum Checked {
         first: u64,
         /// Whole commits that a repair keeps.
         commits: usize,
-        /// Of these, commits that the store does not give and a search through its files finds.
-        searched: usize,
     },
     /// Anything else.
     Broken(String),
@@ -128,8 +126,7 @@ fn go_on(
     if again.head() == head { Ok((first, commits)) } else { Err("what was appended is gone".to_owned()) }
 }
 
-/// What `jeton log repair` would keep: what the store gives, and what is found behind it by a search through its files
-/// (`engine/src/cli/log/repair/survey.rs`), where each batch names the one before it.
+/// What `jeton log repair` would keep.
 fn refused(data: &Path, history: &History, segment_bytes: u64, error: &OpenError) -> Checked {
     let message = error.to_string();
     let mut store = match SledStore::open_for_repair(data, options(segment_bytes)) {
@@ -150,21 +147,7 @@ fn refused(data: &Path, history: &History, segment_bytes: u64, error: &OpenError
     while commits < history.len() && history.end(commits + 1).sequence < next {
         commits += 1;
     }
-    let searched = match store.content_files() {
-        Ok(files) => found_behind(&files, history, commits),
-        Err(worse) => return Checked::Broken(format!("{message}; and no search: {worse}")),
-    };
-    Checked::Refused { message, first, commits: commits + searched, searched }
-}
-
-/// How many commits behind the first `commits` lie in these files with every batch, each with its envelope in one piece.
-fn found_behind(files: &[PathBuf], history: &History, commits: usize) -> usize {
-    let contents: Vec<_> = files.iter().filter_map(|file| std::fs::read(file).ok()).collect();
-    let is_there = |batch: &StoredBatch| {
-        let stored = [&batch.last.to_le_bytes(), &batch.chain[..], &batch.bytes].concat();
-        contents.iter().any(|content| content.windows(stored.len()).any(|found| found == stored))
-    };
-    (commits..history.len()).take_while(|commit| history.commit(*commit).iter().all(is_there)).count()
+    Checked::Refused { message, first, commits }
 }
 
 /// Whether what was found is as it must be.
@@ -190,35 +173,5 @@ pub fn judge(checked: &Checked, bounds: &Bounds) -> Result<(), String> {
             "refused ({message}), and a repair keeps {commits} commits; {} were acknowledged",
             bounds.acknowledged
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::history::Size;
-    use super::*;
-
-    #[test]
-    fn a_search_finds_the_commits_that_are_whole_in_the_files_and_stops_at_the_first_that_is_not() {
-        let history = History::new(1, [Size::Small; 6].into_iter());
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("db");
-        let stored = |commit: usize| {
-            let batches = history.commit(commit).iter();
-            batches.flat_map(|batch| [&batch.last.to_le_bytes(), &batch.chain[..], &batch.bytes].concat())
-        };
-        let mut content: Vec<u8> = [4, 1, 2].into_iter().flat_map(stored).collect();
-        std::fs::write(&file, &content).unwrap();
-        let files = [dir.path().join("gone"), file.clone()];
-        assert_eq!(
-            found_behind(&files, &history, 1),
-            2,
-            "of the fourth, which the fifth is no use without, nothing is there"
-        );
-        assert_eq!(found_behind(&files, &history, 0), 0);
-        let last = content.len() - 1;
-        content[last] ^= 1;
-        std::fs::write(&file, &content).unwrap();
-        assert_eq!(found_behind(&files, &history, 1), 1);
     }
 }

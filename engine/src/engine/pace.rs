@@ -45,8 +45,8 @@ impl Pace {
         let ran = now.ran.saturating_sub(self.last.ran);
         let waited = now.waited.saturating_sub(self.last.waited);
         std::thread::sleep(rest_after(ran, waited));
-        // What it waits for until it runs again counts with the next step.
-        self.last = now;
+        // What it waits for until it runs again counts with the next step, where that is told from what it runs.
+        self.last = if self.schedstat.is_some() { now } else { self.times() };
     }
 
     fn times(&self) -> Times {
@@ -107,5 +107,11 @@ mod tests {
         let pace = Pace { schedstat: None, began: Instant::now(), last: Times::default() };
         let Times { ran, waited } = pace.times();
         assert!(ran > Duration::ZERO && rest_after(ran, waited) > Duration::ZERO);
+        let mut pace = pace;
+        for _ in 0..3 {
+            let before = pace.began.elapsed();
+            pace.rest();
+            assert!(pace.last.ran >= before, "rests are no steps");
+        }
     }
 }

@@ -81,6 +81,7 @@ impl SnapshotThread {
                 Ok(SnapshotInput::Piece(piece)) => {
                     writer.take(piece, &mut dir)?;
                     pace.rest();
+                    self.check_stopping()?;
                 }
                 Ok(SnapshotInput::Whole) => break,
                 Ok(SnapshotInput::Begin(_)) => return Err(io::Error::other("it was begun anew")),

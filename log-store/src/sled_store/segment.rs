@@ -3,8 +3,9 @@
 //! The points are those of docs/DURABILITY.md, where each is argued with the failure that taught it.
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +49,9 @@ pub(super) struct Segment {
     /// sled's snapshots of it were damaged, and done without.
     had_damaged_snapshot: bool,
 }
+
+/// The name of a snapshot of sled's, and what is in it.
+pub(super) type MadeSnapshot = (OsString, Vec<u8>);
 
 /// Why a segment does not open or answer: sled's words, or its panic.
 #[derive(Debug)]
@@ -162,6 +166,30 @@ fn sled_snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(snapshots)
 }
 
+/// Puts what sled made of a copy beside the segment it is a copy of, before sled opens that in place (point 9).
+pub(super) fn give_snapshots(made: &[MadeSnapshot], to: &Path) -> io::Result<()> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    // A copy has what the system alone remembers, too: bytes last before what refers to them does.
+    File::open(to.join("db"))?.sync_all()?;
+    for (name, bytes) in made {
+        let path = to.join(name);
+        if path.exists() {
+            continue;
+        }
+        let mut unfinished = path.clone().into_os_string();
+        unfinished.push(format!(".{UNFINISHED}"));
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(unfinished, path)?;
+    }
+    // If we die before this, the one before is used, and all that it needs is still there. One that was there already may
+    // have come from a start that died just here.
+    sync_dir(to)
+}
+
 fn is_unfinished(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == UNFINISHED)
 }
@@ -231,32 +259,23 @@ impl Segment {
         }
         sync_dir(path)?;
         path.parent().map_or(Ok(()), sync_dir)?;
-        // Of those the newest is used; it was durable before anything else of the segment was changed.
+        // The newest is used, and is durable by now.
         let mut snapshots = sled_snapshots(path)?;
         snapshots.pop();
-        snapshots.iter().try_for_each(fs::remove_file)?;
+        for older in snapshots {
+            if let Err(error) = fs::remove_file(&older) {
+                tracing::warn!(path = %older.display(), %error, "an old snapshot of sled's stays");
+            }
+        }
         Ok(segment)
     }
 
-    /// Gives the snapshots that sled made of this copy to the segment it is a copy of, before that is opened in place (point
-    /// 9). One of that name that is there already stays; where one is damaged, opening in place sees to that.
-    pub(super) fn give_snapshots(&self, to: &Path) -> io::Result<()> {
-        let given = if self.had_damaged_snapshot { Vec::new() } else { sled_snapshots(&self.path)? };
-        for snapshot in given {
-            let Some(name) = snapshot.file_name().map(|name| to.join(name)) else { continue };
-            if name.exists() {
-                continue;
-            }
-            let mut unfinished = name.clone().into_os_string();
-            unfinished.push(format!(".{UNFINISHED}"));
-            let unfinished = PathBuf::from(unfinished);
-            fs::copy(&snapshot, &unfinished)?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &name)?;
-            // If we die before this, the one before is used, and all that it needs is still there.
-            sync_dir(to)?;
-        }
-        Ok(())
+    /// The snapshots that sled made of this copy, by name; none if one that it had was damaged: opening in place sees to that.
+    pub(super) fn made_snapshots(&self) -> io::Result<Vec<MadeSnapshot>> {
+        let made = if self.had_damaged_snapshot { Vec::new() } else { sled_snapshots(&self.path)? };
+        made.into_iter()
+            .map(|path| Ok((path.file_name().unwrap_or_default().to_owned(), fs::read(path)?)))
+            .collect()
     }
 
     /// Opens a copy to read it: nothing in it has to last.
@@ -281,8 +300,9 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Point 3: sled's own snapshots are a shortcut over its log. If one is damaged the log alone recovers fully; a
-    /// copy of the directory is kept aside, once.
+    /// Point 3: sled's own snapshots are a shortcut over its log. If one is damaged the log alone recovers, unless sled has
+    /// overwritten its beginning meanwhile (point 9): then it comes out empty, and the anchor says so. A copy of the
+    /// directory is kept aside, once.
     fn retry_without_snapshots(
         path: &Path,
         cache_bytes: u64,

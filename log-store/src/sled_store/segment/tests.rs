@@ -32,6 +32,10 @@ fn copied(path: &Path, copy: &Path) {
     copy_dir(path, copy).unwrap();
 }
 
+fn give(copy: &Path, to: &Path) {
+    give_snapshots(&Segment::open_copy(copy, CACHE_BYTES).unwrap().made_snapshots().unwrap(), to).unwrap();
+}
+
 /// What a power cut may leave of a segment while it is opened: the bytes as sled has changed them by then, no new name, and
 /// of the snapshots that were there the newest, or none.
 fn cut_off_while_it_is_opened(path: &Path, copy: &Path, has_newest: bool) {
@@ -62,7 +66,7 @@ fn what_sled_makes_of_a_segment_is_there_before_sled_opens_it_in_place() {
         }
     }
     copied(&path, &copy);
-    Segment::open_copy(&copy, CACHE_BYTES).unwrap().give_snapshots(&path).unwrap();
+    give(&copy, &path);
     let given = sled_snapshots(&path).unwrap().pop().unwrap();
     let inode = fs::metadata(&given).unwrap().ino();
     cut_off_while_it_is_opened(&path, &copy, true);
@@ -84,7 +88,7 @@ fn of_several_snapshots_the_newest_is_left_once_the_segment_is_open() {
         last = commit_next(&segment, commits, last);
         drop(segment);
         copied(&path, &copy);
-        Segment::open_copy(&copy, CACHE_BYTES).unwrap().give_snapshots(&path).unwrap();
+        give(&copy, &path);
     }
     assert_eq!(sled_snapshots(&path).unwrap().len(), 2);
 }
