@@ -211,7 +211,7 @@ fn torn(file: &File<'_>, rng: &mut Rng) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trace::Event;
+    use super::super::trace::{Event, SyncResult};
     use super::*;
 
     const BYTES: [u8; 3 * PAGE_BYTES] = [7; 3 * PAGE_BYTES];
@@ -242,5 +242,23 @@ mod tests {
             assert!(sectors.iter().all(|byte| *byte == sectors[0]), "a sector is whole");
         }
         assert_eq!(image_of(&disk, Variant::Torn, 5).digest(), image_of(&disk, Variant::Torn, 5).digest());
+    }
+
+    #[test]
+    fn where_removals_alone_are_kept_a_new_name_is_lost_and_the_old_one_gone() {
+        let mut disk = Disk::default();
+        let open = |handle, path, is_created| Event::Open { handle, path, is_created, is_cut: false };
+        let sync = |handle| Event::Sync { handle, is_data_only: false, result: SyncResult::Done };
+        let first =
+            [open(0, "", false), open(1, "old", true), open(2, "kept", true), sync(1), sync(2), sync(0)];
+        let then = [
+            open(3, "new.unfinished", true),
+            sync(3),
+            Event::Rename("new.unfinished", "new"),
+            Event::Unlink("old"),
+        ];
+        first.iter().chain(&then).for_each(|event| disk.apply(event));
+        let image = image_of(&disk, Variant::Removed, 1);
+        assert_eq!(image.files.into_keys().collect::<Vec<_>>(), ["kept"]);
     }
 }
