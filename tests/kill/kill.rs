@@ -224,7 +224,7 @@ async fn one_round(
             worked.map(|()| worker)
         });
     }
-    let snapshots = tokio::spawn(order_snapshots(rng.one_in(2), server.admin().await));
+    let snapshots = tokio::spawn(order_snapshots(rng.one_in(2), server.admin().await, over.clone()));
     tokio::time::sleep(Duration::from_millis(rng.within(LOAD_MS))).await;
     end(rng, server, report).await;
     let _ = is_over.send(true);
@@ -244,13 +244,23 @@ async fn one_round(
 }
 
 /// Orders one snapshot after the other until the server is gone; returns the events of those that were written.
-async fn order_snapshots(are_wanted: bool, admin: Client) -> Result<Vec<u64>, String> {
+async fn order_snapshots(
+    are_wanted: bool,
+    admin: Client,
+    mut over: watch::Receiver<bool>,
+) -> Result<Vec<u64>, String> {
     let mut written = Vec::new();
     if !are_wanted {
         return Ok(written);
     }
     loop {
-        match admin.take_snapshot().await {
+        let taken = tokio::select! {
+            biased;
+            taken = admin.take_snapshot() => taken,
+            // Nobody answers any more: its connection would be given up after ten seconds.
+            _ = over.wait_for(|is_over| *is_over) => break,
+        };
+        match taken {
             Ok(taken) => written.push(taken.sequence.0),
             // It stops, or was killed.
             Err(Error::Closed(_) | Error::Connect { .. } | Error::Deadline | Error::Busy) => break,

@@ -31,13 +31,13 @@ use jeton_client::{Claims, Client, Config, Grant, Identity, IssueTokens, Name};
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The `jeton` binary of this build.
+/// The `jeton` binary of this build, without the mistakes that the simulator makes.
 ///
 /// # Panics
 /// If it does not build.
 pub fn jeton() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built("jeton"))
+    BINARY.get_or_init(|| built().join("jeton"))
 }
 
 /// The `jeton-load` binary of this build.
@@ -46,17 +46,19 @@ pub fn jeton() -> &'static Path {
 /// If it does not build.
 pub fn jeton_load() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built("jeton-load"))
+    BINARY.get_or_init(|| built().join("jeton-load"))
 }
 
-fn built(package: &str) -> PathBuf {
+/// Builds both at once, so that they share what they are made of; returns the folder in which they are.
+fn built() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     // A test lies in <target>/<profile>/deps, a binary beside that.
     let dir = test.parent().expect("a program lies in a folder");
     let profile_dir = if dir.ends_with("deps") { dir.parent().expect("deps lies in a folder") } else { dir };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--locked", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(["build", "--quiet", "--locked", "-p", "jeton", "-p", "jeton-load", "--bins"]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }
@@ -71,8 +73,8 @@ fn built(package: &str) -> PathBuf {
     if let Some(target) = profile_dir.parent() {
         build.arg("--target-dir").arg(target);
     }
-    assert!(build.status().expect("cargo runs").success(), "{package} builds");
-    profile_dir.join(package)
+    assert!(build.status().expect("cargo runs").success(), "jeton and jeton-load build");
+    profile_dir.to_owned()
 }
 
 /// Runs `jeton` with arguments and an input, on a data directory, to its end.
