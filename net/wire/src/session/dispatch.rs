@@ -6,11 +6,12 @@ use jeton_core::numbers::TenantNo;
 use jeton_core::rights::{Caller, Rights};
 use jeton_core::verdict::Verdict;
 
+use super::gather::emptied;
 use super::{OWED_BYTES_MAX, Refusing, Session, WRITES_IN_FLIGHT_MAX, Waiting};
 use crate::VERSION;
 use crate::doors::{QueueFull, Submit, Ticket, Validate};
 use crate::error::WireError;
-use crate::request::{ChecksBuffer, Request, ValidateRequest};
+use crate::request::{Request, ValidateRequest};
 use crate::response::{HelloAck, Response, encode_answers};
 
 impl Session {
@@ -54,9 +55,10 @@ impl Session {
         match request.check_for_all() {
             Some(check) => doors.validate(&caller, request.tokens, Checks::Same(&check), &mut self.answers),
             None => {
-                let mut checks = ChecksBuffer::new();
+                let mut checks = emptied(std::mem::take(&mut self.checks));
                 request.checks_of_each(&mut checks);
                 doors.validate(&caller, request.tokens, Checks::Each(&checks), &mut self.answers);
+                self.checks = emptied(checks);
             }
         }
         self.tally.tokens += request.tokens.len() as u64;

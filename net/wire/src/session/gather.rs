@@ -46,13 +46,11 @@ impl<'d> Gathered<'d> {
     }
 }
 
-/// A vector of the same memory without what was in it, and so without its lifetime: the standard library collects a vector's
-/// own items where they are.
-fn emptied<'one, 'other>(
-    mut frames: Vec<(u64, ValidateRequest<'one>)>,
-) -> Vec<(u64, ValidateRequest<'other>)> {
-    frames.clear();
-    frames.into_iter().map(|_| unreachable!("it is empty")).collect()
+/// A vector of the same memory without what was in it, for the same items of another lifetime: the standard library collects
+/// a vector's own items where they are.
+pub(super) fn emptied<One, Other>(mut items: Vec<One>) -> Vec<Other> {
+    items.clear();
+    items.into_iter().map(|_| unreachable!("it is empty")).collect()
 }
 
 impl Session {
@@ -92,9 +90,10 @@ impl Session {
             let live = Check::default();
             doors.validate(&caller, &self.tokens, Checks::Same(&live), &mut self.answers);
         } else {
-            let mut checks = Vec::with_capacity(self.tokens.len());
+            let mut checks = emptied(std::mem::take(&mut self.checks));
             frames.iter().for_each(|(_, request)| request.add_checks(&mut checks));
             doors.validate(&caller, &self.tokens, Checks::Each(&checks), &mut self.answers);
+            self.checks = emptied(checks);
         }
         self.tally.tokens += self.tokens.len() as u64;
         self.tally.valid +=
