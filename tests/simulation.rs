@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 58] = [
+const SITUATIONS: [&str; 59] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -57,6 +57,7 @@ const SITUATIONS: [&str; 58] = [
     "busy",
     "three clients waited for their turns",
     "decided ahead of a full commit",
+    "sealed ahead of a commit",
     "too slow",
     "renewed",
     "rights changed",

@@ -61,10 +61,9 @@ impl Oracle {
 
     /// Takes the events that the sequencer has assigned since the last time, into the model of what is decided.
     pub(super) fn take<T>(&mut self, sequencer: &Sequencer<T>) -> Vec<Entry> {
-        let marks = sequencer.watermarks();
-        let unsealed = marks.assigned.0 - marks.appended.0;
-        let fresh = marks.assigned.0 - self.journal.len() as u64;
-        let entries: Vec<_> = sequencer.unsealed().skip((unsealed - fresh) as usize).cloned().collect();
+        let fresh = (sequencer.watermarks().assigned.0 - self.journal.len() as u64) as usize;
+        let unsealed = sequencer.unsealed().count(); // of what was assigned last nothing is sealed
+        let entries: Vec<_> = sequencer.unsealed().skip(unsealed - fresh).cloned().collect();
         let time_ms = sequencer.state().last_time().0;
         for entry in &entries {
             self.decided.fold(time_ms, entry);

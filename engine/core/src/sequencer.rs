@@ -33,7 +33,7 @@ use unsealed::Unsealed;
 pub const EVENTS_IN_FLIGHT_MAX: usize = 1 << 16;
 /// Answers held; past that a command is answered `Busy`.
 pub const ANSWERS_HELD_MAX: usize = 1 << 16;
-/// Events assigned and not sealed past which it is ahead ([`Sequencer::is_ahead`]): what it takes to keep a fast disk busy,
+/// Events assigned and not handed to the log past which it is ahead ([`Sequencer::is_ahead`]): what it takes to keep a fast disk busy,
 /// and no more, for all of it goes before what somebody else asks for now.
 pub const EVENTS_AHEAD_MAX: usize = 2_048;
 /// Commands that these come from, past which it is ahead as well: thousands of events take much longer to make if each
@@ -110,7 +110,7 @@ pub struct Sequencer<T> {
     /// Where the next batch is sealed to.
     end: ChainEnd,
     watermarks: Watermarks,
-    /// Assigned, not yet sealed.
+    /// Assigned, not yet handed to the log.
     unsealed: Unsealed,
     /// To be published when durable.
     publications: VecDeque<(Sequence, Publication)>,
@@ -170,7 +170,7 @@ impl<T> Sequencer<T> {
         &self.state
     }
 
-    /// What was assigned and not handed to the log yet, oldest first.
+    /// What was assigned and not sealed yet, oldest first.
     pub fn unsealed(&self) -> impl Iterator<Item = &Entry> {
         self.unsealed.entries()
     }
@@ -346,6 +346,13 @@ impl<T> Sequencer<T> {
         }
     }
 
+    /// Seals what the next commit begins with, as far as that is known already: for while the log is busy with the one before.
+    pub fn seal_ahead(&mut self) {
+        if !self.has_failed {
+            self.unsealed.seal_ahead(&mut self.end);
+        }
+    }
+
     /// The log has made everything up to `sequence` durable: publishes it and releases the answers that rest on it.
     ///
     /// # Panics
@@ -403,10 +410,10 @@ impl<T> Sequencer<T> {
 
     /// What to append next, if anything was assigned: as much as one commit takes.
     pub fn poll_commit(&mut self) -> Option<Commit> {
-        if self.has_failed || self.unsealed.is_empty() {
+        if self.has_failed {
             return None;
         }
-        let commit = self.unsealed.seal_commit(&mut self.end);
+        let commit = self.unsealed.seal_commit(&mut self.end)?;
         self.watermarks.appended = self.end.sequence;
         Some(commit)
     }

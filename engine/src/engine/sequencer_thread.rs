@@ -226,7 +226,11 @@ impl SequencerThread {
     }
 
     fn commit(&mut self) {
-        if self.committing.is_some() || !self.sequencer.has_unsealed() {
+        if self.committing.is_some() {
+            self.sequencer.seal_ahead(); // while the log is busy
+            return;
+        }
+        if !self.sequencer.has_unsealed() {
             return;
         }
         // Enough for a commit is enough.

@@ -123,6 +123,11 @@ impl World {
     fn commit(&mut self) {
         let Some(node) = &mut self.node else { return };
         if node.committing.is_some() {
+            let unsealed = node.sequencer.unsealed().count();
+            node.sequencer.seal_ahead();
+            if node.sequencer.unsealed().count() < unsealed {
+                self.report.seen.note("sealed ahead of a commit");
+            }
             return;
         }
         let Some(commit) = node.sequencer.poll_commit() else { return };

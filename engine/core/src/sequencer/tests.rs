@@ -1,5 +1,5 @@
 use super::*;
-use crate::command::RevokeTarget;
+use crate::command::{IssueTokens, RevokeTarget};
 use crate::testing::{Engine, issue_command};
 use crate::verdict::Verdict;
 
@@ -424,4 +424,53 @@ fn answers_that_rest_on_a_commit_under_way_put_it_ahead_too_until_that_is_durabl
     assert!(engine.sequencer.is_ahead());
     engine.sequencer.handle_durable(commit.last());
     assert!(!engine.sequencer.is_ahead());
+}
+
+#[test]
+fn what_is_sealed_ahead_is_what_would_be_sealed_with_the_commit() {
+    // Commands of many sizes, some with keys, in steps of a millisecond at times; a commit now and then. `None` never seals ahead.
+    let run = |every: Option<usize>| {
+        let mut engine = Engine::new();
+        let (mut ahead, mut commits) = (0, Vec::new());
+        for number in 0..120_usize {
+            let tokens = [1, 3, 17, 70, 256][number % 5];
+            let change =
+                |issue: &mut IssueTokens| issue.subjects = vec![crate::testing::name("alice"); tokens];
+            engine.submit_as(1, (number % 3 == 0).then_some(number as u16), issue_command(change));
+            engine.now = Millis(engine.now.0 + (number % 7 == 0) as u64);
+            let waiting = engine.sequencer.unsealed().count();
+            if every.is_some_and(|every| number % every == 0) {
+                engine.sequencer.seal_ahead();
+                assert_in_order(&engine.sequencer.watermarks());
+                assert!(engine.sequencer.has_unsealed());
+            }
+            ahead += waiting - engine.sequencer.unsealed().count();
+            if number % 11 == 10 {
+                let commit = engine.sequencer.poll_commit().unwrap();
+                assert!(!engine.sequencer.has_unsealed(), "all of it");
+                engine.sequencer.handle_durable(commit.last());
+                commits.push((commit.behind, commit.denies, commit.batches));
+            }
+        }
+        (ahead, commits)
+    };
+    let (none, expected) = run(None);
+    assert_eq!(none, 0);
+    for every in [1, 2, 5] {
+        let (ahead, commits) = run(Some(every));
+        assert!(ahead > 1_000, "{ahead} events sealed ahead");
+        assert!(commits == expected, "sealing ahead every {every} commands made other commits");
+    }
+}
+
+#[test]
+fn what_was_sealed_ahead_is_never_handed_out_once_the_log_has_failed() {
+    let mut engine = Engine::new();
+    let subjects = vec![crate::testing::name("alice"); 256];
+    engine.submit_as(1, None, issue_command(|issue| issue.subjects = subjects));
+    engine.sequencer.seal_ahead();
+    engine.sequencer.handle_failure();
+    assert!(engine.sequencer.poll_commit().is_none());
+    assert!(matches!(replies(&mut engine)[..], [(_, Err(Rejection::Indeterminate))]));
+    assert!(engine.sequencer.is_idle());
 }
