@@ -19,6 +19,8 @@ pub const SNAPSHOTS_DIR: &str = "snapshots";
 const UNFINISHED: &str = ".unfinished";
 /// Threads that read and verify parts at a start; more than that memory does not feed.
 const LOAD_THREADS_MAX: usize = 8;
+/// What is read of a part before that is hashed: little enough to stay in a core's own cache, and many of the hash's chunks.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A snapshot by its event, with its manifest or why that cannot be used.
 pub type FoundSnapshot = (Sequence, Result<Manifest, SnapshotError>);
@@ -145,6 +147,15 @@ impl PartStore for SnapshotDir {
 
     fn read(&self, name: &str, into: &mut [u8]) -> io::Result<()> {
         File::open(self.path.join(name))?.read_exact(into)
+    }
+
+    fn read_in_pieces(&self, name: &str, into: &mut [u8], arrived: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut file = File::open(self.path.join(name))?;
+        into.chunks_mut(PIECE_BYTES).try_for_each(|piece| {
+            file.read_exact(piece)?;
+            arrived(piece);
+            Ok(())
+        })
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -32,6 +32,16 @@ pub trait PartStore {
     /// As the system says; [`io::ErrorKind::UnexpectedEof`] if it is shorter.
     fn read(&self, name: &str, into: &mut [u8]) -> io::Result<()>;
 
+    /// The same; each piece is shown to `arrived` as it comes, in order: who looks at it then finds it in the cache.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_in_pieces(&self, name: &str, into: &mut [u8], arrived: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        self.read(name, into)?;
+        arrived(into);
+        Ok(())
+    }
+
     /// Writes a file whole: it has its name only once it is durable. One with this name is replaced.
     ///
     /// # Errors
