@@ -162,6 +162,59 @@ async fn whatever_is_changed_in_a_snapshot_a_start_serves_what_the_log_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_newest_is_damaged_or_cannot_be_read_a_start_takes_the_one_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    let admin = server.admin().await;
+    let tokens = Tokens::issue(&admin).await;
+    let older = admin.take_snapshot().await.unwrap();
+    let of_older = files(&data);
+    let between = one(&admin, |_| {}).await;
+    admin.revoke(RevokeTarget::Id(between.id)).await.unwrap();
+    let newer = admin.take_snapshot().await.unwrap();
+    let behind = one(&admin, |_| {}).await;
+    server.kill9();
+    let of_newer: Vec<_> = files(&data).into_iter().filter(|file| !of_older.contains(file)).collect();
+    let is_manifest = |file: &&PathBuf| file.to_string_lossy().contains("snapshot-");
+    let manifest = of_newer.iter().find(is_manifest).unwrap();
+    let part = of_newer.iter().find(|file| !is_manifest(file)).unwrap();
+    let rot = |file: &Path| {
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).unwrap();
+    };
+    // What no rights help to read: a link that leads to itself.
+    let withhold = |file: &Path| {
+        fs::remove_file(file).unwrap();
+        std::os::unix::fs::symlink(file, file).unwrap();
+    };
+    for (at, file) in [manifest, part, manifest, part].into_iter().enumerate() {
+        let copy = dir.path().join(format!("copy {at}"));
+        copy_dir(&data, &copy);
+        let file = copy.join("snapshots").join(file.file_name().unwrap());
+        if at < 2 {
+            rot(&file)
+        } else {
+            withhold(&file)
+        }
+        let _ = fs::remove_file(copy.join("server.log"));
+        let server = Server::start(&copy);
+        let log = server.log();
+        assert_eq!((times(&server, LOADED), times(&server, PASSED_OVER)), (1, 1), "{log}");
+        let line = |words| log.lines().find(|line| line.contains(words)).unwrap();
+        assert!(line(LOADED).contains(&older.sequence.0.to_string()), "{log}");
+        assert!(line(PASSED_OVER).contains(&newer.sequence.0.to_string()), "{log}");
+        let admin = server.admin().await;
+        tokens.check(&admin).await;
+        let verdict = async |token| admin.validate(token, &Check::live()).await.unwrap().verdict;
+        assert_eq!(verdict(&between).await, Verdict::Revoked, "the log has what the older one lacks");
+        assert_eq!(verdict(&behind).await, Verdict::Valid);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_knows_more_than_the_log_is_a_reason_not_to_start() {
     let dir = tempfile::tempdir().unwrap();
     let (data, older) = (dir.path().join("data"), dir.path().join("older"));
@@ -352,6 +405,22 @@ fn a_maximum_that_memory_has_no_room_for_is_refused_with_the_arithmetic() {
     };
     assert_eq!(status.code(), Some(2));
     assert!(words.contains("MiB (100 bytes a token") && words.contains("set tokens_max to"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_huge_pages_a_start_says_so_and_everything_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let without = [("LD_PRELOAD", jeton_tests::power::shim().to_str().unwrap()), ("SHIM_HUGE_PAGES", "none")];
+    let server = Server::start_with(dir.path(), "127.0.0.1:0", &without);
+    let admin = server.admin().await;
+    let tokens = Tokens::issue(&admin).await;
+    admin.take_snapshot().await.unwrap();
+    tokens.check(&admin).await;
+    assert_eq!(times(&server, "no huge pages"), 1, "{}", server.log());
+    server.kill9();
+    let server = Server::start_with(dir.path(), "127.0.0.1:0", &without);
+    assert_eq!(times(&server, LOADED), 1);
+    tokens.check(&server.admin().await).await;
 }
 
 fn files_or_none(data: &Path) -> Option<()> {

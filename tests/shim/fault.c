@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,6 +45,12 @@ __attribute__((constructor)) static void configure(void) {
   is_crash = strcmp(fields[6], "crash") == 0;
   is_counting = mark[0] == 0;
   is_configured = 1;
+}
+
+/* SHIM_HUGE_PAGES=none: the process gets none. */
+__attribute__((constructor)) static void give_up_huge_pages(void) {
+  if (getenv("SHIM_HUGE_PAGES") != NULL && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0)
+    shim_give_up("PR_SET_THP_DISABLE", strerror(errno));
 }
 
 int fault_is_configured(void) { return is_configured; }

@@ -273,6 +273,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_is_due_by_time_once_something_was_written_and_by_bytes_of_log() {
+        let (hour, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
+        let is_due = |schedule, passed: Duration, log_bytes, assigned| {
+            let (pieces, _piece_receiver) = bounded(PIECES_MAX);
+            let (_order_sender, orders) = bounded(ORDERS_MAX);
+            let (_result_sender, results) = bounded(1);
+            let mut desk = SnapshotDesk::new(schedule, orders, pieces, results, Sequence(7));
+            desk.last.2 -= passed;
+            let figures = Figures::default();
+            figures.log_bytes.store(log_bytes, Relaxed);
+            desk.tick(&figures, Sequence(assigned));
+            desk.phase == Phase::Due
+        };
+        let by_time = SnapshotSchedule { log_bytes: 0, interval: hour };
+        assert!(is_due(by_time, hour, 1, 8));
+        assert!(!is_due(by_time, hour, 0, 7), "nothing was written since");
+        assert!(!is_due(by_time, hour - second, 1, 8), "it is not time");
+        let by_log = SnapshotSchedule { log_bytes: 1_000, interval: Duration::ZERO };
+        assert!(is_due(by_log, Duration::ZERO, 1_000, 8));
+        assert!(!is_due(by_log, hour, 999, 8));
+        assert!(!is_due(SnapshotSchedule::NEVER, hour, 1_000_000, 9));
+    }
+
+    #[test]
     fn a_thread_that_panics_in_a_snapshot_fails_it_and_leaves_nothing_to_be_done() {
         let state = StateConfig {
             tokens_initial: 100,

@@ -67,9 +67,13 @@ pub fn available_cpus(wanted: Option<NonZeroUsize>) -> Result<Vec<usize>, StartE
     Ok(cpus)
 }
 
-/// Whether the system gives huge pages to those who ask; without them lookups take three times as long.
+/// Whether the system gives huge pages to those who ask, and this process did not give them up (`PR_SET_THP_DISABLE`; the
+/// field `THP_enabled` of proc_pid_status(5)); without them lookups take three times as long.
 #[must_use]
 pub fn huge_pages() -> bool {
-    std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
-        .is_ok_and(|setting| !setting.contains("[never]"))
+    let given = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|setting| !setting.contains("[never]"));
+    let is_given_up = std::fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.split_whitespace().eq(["THP_enabled:", "0"])));
+    given && !is_given_up
 }
