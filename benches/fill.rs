@@ -59,6 +59,11 @@ pub(crate) fn setting(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.replace('_', "").parse().ok()).unwrap_or(otherwise)
 }
 
+/// The number of the claim set of the token that was filled in at this position.
+pub(crate) fn claim_set_of(position: usize, size: Size) -> usize {
+    (position / BATCH) % size.claim_sets
+}
+
 /// A command that issues so many tokens, the first of them for the subject of this number.
 pub(crate) fn issue(number: usize, count: usize, size: Size) -> Command {
     let grant = format!("read on journal/{}/*", number % size.claim_sets).parse().expect("a grant");

@@ -1,4 +1,4 @@
-//! The index alone: lookups that hit and that miss, by batch and by size. What random cache lines cost is in `validate`.
+//! The index alone: lookups that hit and that miss, by batch and by size, beside what random cache lines cost.
 //! `JETON_BENCH_TOKENS=10000000` for other sizes.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
@@ -9,8 +9,11 @@ use jeton_index::{Candidate, IndexConfig, Reader, Record, SEGMENT_RECORDS, State
 
 #[path = "fill.rs"]
 mod fill;
+#[path = "lines.rs"]
+mod lines;
 
 use fill::{Random, setting};
+use lines::Lines;
 
 fn look(reader: &Reader, ids: &[[u8; 16]], candidates: &mut [Candidate]) -> usize {
     let pin = reader.pin();
@@ -64,6 +67,12 @@ fn lookups(criterion: &mut Criterion) {
             });
         }
     }
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("the machine's limit: two random cache lines for each of 64", |bencher| {
+        let (records, words) = (Lines::new(count), Lines::new(count / 6 + 1));
+        let mut random = Random(5);
+        bencher.iter(|| records.sum(&words, &mut random));
+    });
     group.finish();
 }
 

@@ -13,11 +13,16 @@ use jeton_core::claims::ResourceQuery;
 use jeton_core::command::{Command, RevokeTarget};
 use jeton_core::sequencer::Sequencer;
 use jeton_core::token::{Token, digest, digest_batch};
+use jeton_core::verdict::Verdict;
 
 #[path = "fill.rs"]
 mod fill;
+#[path = "lines.rs"]
+mod lines;
 
-use fill::{ADMIN, NOW, Random, Size, decided, filled, issue, setting};
+use lines::Lines;
+
+use fill::{ADMIN, NOW, Random, Size, claim_set_of, decided, filled, issue, setting};
 
 fn digests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("digest");
@@ -38,32 +43,54 @@ fn digests(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Tokens in an order that has nothing to do with where records lie, but read from front to back: what a frame costs is then
+/// what the index and the slab cost, not what the benchmark's own memory does. Beside each the number of its claim set.
+fn shuffled(tokens: Vec<[u8; 32]>, size: Size) -> (Vec<[u8; 32]>, Vec<u16>) {
+    let set_of = |at: usize| u16::try_from(claim_set_of(at, size)).expect("some thousands of claim sets");
+    let mut pairs: Vec<_> = tokens.into_iter().enumerate().map(|(at, token)| (token, set_of(at))).collect();
+    Random(99).shuffle(&mut pairs);
+    pairs.into_iter().unzip()
+}
+
 fn validates(criterion: &mut Criterion) {
     let count = setting("JETON_BENCH_TOKENS", 1_000_000);
-    let size = Size { tokens: count, subjects: 1, claim_sets: 1 };
-    let (mut sequencer, view, mut tokens) = filled(size);
+    let claim_sets = setting("JETON_BENCH_CLAIM_SETS", 1_000);
+    let size = Size { tokens: count, subjects: count.div_ceil(10), claim_sets };
+    let (mut sequencer, view, tokens) = filled(size);
+    let (tokens, sets) = shuffled(tokens, size);
     let caller = view.registry().caller(ADMIN);
-    // In an order that has nothing to do with where records lie, but read from front to back: what a frame costs is then
-    // what the index and the slab cost, not what the benchmark's own memory does.
-    Random(99).shuffle(&mut tokens);
-    let mut group = criterion.benchmark_group(format!("validate, {count} live tokens"));
+    let name = format!("validate, {count} live tokens of {claim_sets} claim sets");
+    let mut group = criterion.benchmark_group(name);
+    let mut answers = Vec::new();
+    let mut ask = |frame: &[[u8; 32]], checks: Checks<'_>| {
+        answers.clear();
+        view.validate(&caller, NOW, black_box(frame), checks, &mut answers);
+        assert!(answers.iter().all(|answer| answer.verdict == Verdict::Valid));
+    };
     let live = Check::default();
-    let access = ResourceQuery::new("read", "journal/0/42").ok();
-    let granted = Check { access, ..Check::default() };
-    for (name, check) in [("live", &live), ("with a grant", &granted)] {
-        for size in [1_usize, 16, 64, 512] {
-            group.throughput(Throughput::Elements(size as u64));
-            group.bench_function(BenchmarkId::new(name, size), |bencher| {
-                let mut answers = Vec::new();
-                let mut frames = tokens.chunks_exact(size).cycle();
-                bencher.iter(|| {
-                    let frame = frames.next().expect("it never ends");
-                    answers.clear();
-                    view.validate(&caller, NOW, black_box(frame), Checks::Same(check), &mut answers);
-                    black_box(&answers);
-                });
+    for size in [1_usize, 16, 64, 512] {
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(BenchmarkId::new("live", size), |bencher| {
+            let mut frames = tokens.chunks_exact(size).cycle();
+            bencher.iter(|| ask(frames.next().expect("it never ends"), Checks::Same(&live)));
+        });
+    }
+    let resources: Vec<String> = (0..claim_sets).map(|number| format!("journal/{number}/42")).collect();
+    for size in [1_usize, 16, 64, 512] {
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(BenchmarkId::new("with a grant, each its own", size), |bencher| {
+            let mut frames = tokens.chunks_exact(size).zip(sets.chunks_exact(size)).cycle();
+            let mut checks = Vec::with_capacity(size);
+            bencher.iter(|| {
+                let (frame, sets) = frames.next().expect("it never ends");
+                checks.clear();
+                checks.extend(sets.iter().map(|set| {
+                    let access = ResourceQuery::new("read", &resources[usize::from(*set)]).ok();
+                    Check { access, ..Check::default() }
+                }));
+                ask(frame, Checks::Each(&checks));
             });
-        }
+        });
     }
     group.throughput(Throughput::Elements(64));
     group.bench_function("the machine's limit: two random cache lines for each of 64", |bencher| {
@@ -76,14 +103,8 @@ fn validates(criterion: &mut Criterion) {
     std::thread::scope(|scope| {
         scope.spawn(|| write(&mut sequencer, size, &is_over));
         group.bench_function(BenchmarkId::new("live, beside 200,000 events a second", 64), |bencher| {
-            let mut answers = Vec::new();
             let mut frames = tokens.chunks_exact(64).cycle();
-            bencher.iter(|| {
-                let frame = frames.next().expect("it never ends");
-                answers.clear();
-                view.validate(&caller, NOW, black_box(frame), Checks::Same(&live), &mut answers);
-                black_box(&answers);
-            });
+            bencher.iter(|| ask(frames.next().expect("it never ends"), Checks::Same(&live)));
         });
         is_over.store(true, Relaxed);
     });
@@ -120,23 +141,6 @@ fn write(sequencer: &mut Sequencer<()>, size: Size, is_over: &AtomicBool) {
         "the writer: {rate:.0} events a second, busy for {:.0} % of them",
         worked.as_secs_f64() / seconds * 100.0
     );
-}
-
-/// Memory of cache lines that are asked for at random, 64 at a time, with nothing to wait for in between.
-struct Lines(Vec<[u64; 8]>);
-
-impl Lines {
-    fn new(count: usize) -> Self {
-        // From huge pages where the system gives them by itself, as the slab asks for.
-        Self(vec![[1; 8]; count.max(64)])
-    }
-
-    fn sum(&self, others: &Self, random: &mut Random) -> u64 {
-        let numbers: [u64; 64] = std::array::from_fn(|_| random.next());
-        let at = |lines: &Self, number: u64| ((u128::from(number) * lines.0.len() as u128) >> 64) as usize;
-        let words: u64 = numbers.iter().map(|number| others.0[at(others, *number)][0]).sum();
-        words + numbers.iter().map(|number| self.0[at(self, number.rotate_left(32))][1]).sum::<u64>()
-    }
 }
 
 criterion_group!(benches, digests, validates);

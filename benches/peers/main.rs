@@ -1,12 +1,15 @@
-//! Jeton beside Redis, in the clear and over TLS: by turns, on the same core, with the same tokens in flight.
+//! Jeton beside Redis, in the clear and over TLS: by turns, on the same core, with the same tokens in flight; durable writes
+//! beside a Redis that syncs each; and what a snapshot costs readers.
 //!
 //! `cargo run --release -p jeton-benches --bin peers` installs Redis if it is missing (Debian's package, as root), builds
-//! what it measures, measures, and writes the table and the plot of docs/BENCHMARKS.md.
+//! what it measures, measures, and writes the tables and the plot of docs/BENCHMARKS.md.
 
 mod plot;
 mod rig;
 mod shapes;
+mod snapshots;
 mod table;
+mod writes;
 
 use std::path::PathBuf;
 
@@ -34,6 +37,12 @@ struct Arguments {
     /// The cores of the generator.
     #[arg(long, default_value = "1")]
     generator_cores: String,
+    /// One part alone.
+    #[arg(long)]
+    only: Option<Part>,
+    /// Live tokens where a snapshot is written.
+    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u32).range(100_000..=50_000_000))]
+    snapshot_tokens: u32,
     /// Where BENCHMARKS.md is; a plot is written beside it.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -42,21 +51,71 @@ struct Arguments {
 /// What was measured: by shape, by peer, by alternation.
 type Measured = Vec<Vec<Vec<Figures>>>;
 
+/// A part of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Validates beside Redis, in the clear and over TLS.
+    Validates,
+    /// Durable writes beside Redis and a plain file.
+    Writes,
+    /// What a snapshot costs readers.
+    Snapshots,
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let document = arguments.docs.join("BENCHMARKS.md");
-    let text = std::fs::read_to_string(&document).with_context(|| document.display().to_string())?;
-    table::check(&text)?;
+    let read = || std::fs::read_to_string(&document).with_context(|| document.display().to_string());
+    for marks in [table::MARKS, writes::MARKS, snapshots::MARKS] {
+        table::check(&read()?, marks)?;
+    }
     let rig = Rig::start(arguments.server_core, &arguments.generator_cores, arguments.tokens)?;
+    let is_wanted = |part| arguments.only.is_none_or(|only| only == part);
+    let put = |marks, text: &str| {
+        println!("{text}");
+        std::fs::write(&document, table::replace(&read()?, marks, text)?)
+            .with_context(|| document.display().to_string())
+    };
+    let (times, seconds) = (arguments.alternations, arguments.seconds);
+    if is_wanted(Part::Writes) {
+        let measured = writes::measure(&rig, times, seconds)?;
+        let command = arguments.command("writes");
+        put(writes::MARKS, &writes::write(&measured, &rig.machine()?, &rig.redis_version()?, &command))?;
+    }
+    if is_wanted(Part::Snapshots) {
+        let tokens = arguments.snapshot_tokens;
+        let measured = snapshots::measure(&rig, times, seconds, tokens)?;
+        let command = format!("{} --snapshot-tokens {tokens}", arguments.command("snapshots"));
+        put(snapshots::MARKS, &snapshots::write(&measured, &rig.machine()?, tokens, &command))?;
+    }
+    if is_wanted(Part::Validates) {
+        let measured = validates(&rig, times, seconds)?;
+        let command = arguments.command("validates");
+        put(table::MARKS, &table::write(&measured, &rig.machine()?, &rig.redis_version()?, &command))?;
+        let picture = arguments.docs.join("peers.svg");
+        std::fs::write(&picture, plot::draw(&measured)).with_context(|| picture.display().to_string())?;
+    }
+    Ok(())
+}
+
+impl Arguments {
+    /// What measures a part again.
+    fn command(&self, only: &str) -> String {
+        format!(
+            "cargo run --release -p jeton-benches --bin peers -- --only {only} --alternations {} --seconds {} --tokens {}",
+            self.alternations, self.seconds, self.tokens
+        )
+    }
+}
+
+fn validates(rig: &Rig, alternations: u32, seconds: u32) -> anyhow::Result<Measured> {
     let mut measured: Measured = vec![vec![Vec::new(); PEERS.len()]; SHAPES.len()];
-    for alternation in 0..arguments.alternations {
+    for alternation in 1..=alternations {
         for (shape, row) in SHAPES.iter().zip(&mut measured) {
             for (peer, figures) in PEERS.iter().zip(row) {
-                let seen = rig.measure(*peer, shape, arguments.seconds)?;
+                let seen = rig.measure(*peer, shape, seconds)?;
                 eprintln!(
-                    "{} of {}: {:<32} {:<16} {:>11.0} tokens/s, {:>11.0} per server-CPU-second, p50 {} us",
-                    alternation + 1,
-                    arguments.alternations,
+                    "{alternation} of {alternations}: {:<32} {:<16} {:>11.0} tokens/s, {:>11.0} per server-CPU-second, p50 {} us",
                     shape.name,
                     peer.name(),
                     seen.tokens_per_s,
@@ -67,15 +126,5 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
-    let command = format!(
-        "cargo run --release -p jeton-benches --bin peers -- --alternations {} --seconds {} --tokens {}",
-        arguments.alternations, arguments.seconds, arguments.tokens
-    );
-    let written = table::write(&measured, &rig.machine()?, &rig.redis_version()?, &command);
-    std::fs::write(&document, table::replace(&text, &written)?)
-        .with_context(|| document.display().to_string())?;
-    let picture = arguments.docs.join("peers.svg");
-    std::fs::write(&picture, plot::draw(&measured)).with_context(|| picture.display().to_string())?;
-    println!("{written}");
-    Ok(())
+    Ok(measured)
 }

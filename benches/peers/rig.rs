@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::shapes::{Peer, Shape};
+use crate::writes::Writer;
 
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,8 +24,17 @@ pub(crate) struct Figures {
     pub(crate) generator_cpu_s: f64,
 }
 
+/// What one measurement of durable writes showed.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteFigures {
+    pub(crate) per_s: f64,
+    /// CPU microseconds of the server for a write.
+    pub(crate) cpu_us: f64,
+    pub(crate) p50_us: u64,
+}
+
 /// A process that ends with its value.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -37,13 +47,24 @@ impl Drop for Process {
 pub(crate) struct Rig {
     dir: tempfile::TempDir,
     binaries: PathBuf,
+    core: String,
     generator_cores: String,
     tokens: u32,
     jeton: Process,
     jeton_small: Process,
     redis: Process,
     redis_tls: Process,
-    ports: [u16; 2],
+    redis_durable: Process,
+    ports: [u16; 3],
+}
+
+/// How a Redis is to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plaintext,
+    Tls,
+    /// Plaintext; syncs each write before it answers.
+    Durable,
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
@@ -106,14 +127,27 @@ impl Rig {
         let binaries = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
         let dir = tempfile::tempdir()?;
         let core = server_core.to_string();
-        let jeton = Self::jeton(&binaries, &dir.path().join("jeton"), &core, true)?;
-        let jeton_small = Self::jeton(&binaries, &dir.path().join("jeton-small"), &core, false)?;
-        let ports = [free_port()?, free_port()?];
-        let redis = Self::redis(dir.path(), &core, ports[0], false)?;
-        let redis_tls = Self::redis(dir.path(), &core, ports[1], true)?;
+        let jeton = Self::jeton(&binaries, &dir.path().join("jeton"), &core, &[])?;
+        let small = [("JETON_LARGE_DATAGRAMS", "false")];
+        let jeton_small = Self::jeton(&binaries, &dir.path().join("jeton-small"), &core, &small)?;
+        let ports = [free_port()?, free_port()?, free_port()?];
+        let redis = Self::redis(dir.path(), &core, ports[0], Kind::Plaintext)?;
+        let redis_tls = Self::redis(dir.path(), &core, ports[1], Kind::Tls)?;
+        let redis_durable = Self::redis(dir.path(), &core, ports[2], Kind::Durable)?;
         let generator_cores = generator_cores.to_owned();
-        let rig =
-            Self { dir, binaries, generator_cores, tokens, jeton, jeton_small, redis, redis_tls, ports };
+        let rig = Self {
+            dir,
+            binaries,
+            core,
+            generator_cores,
+            tokens,
+            jeton,
+            jeton_small,
+            redis,
+            redis_tls,
+            redis_durable,
+            ports,
+        };
         // The first run of each fills its key space, which later ones read from a file.
         for peer in crate::shapes::PEERS {
             rig.measure(peer, &crate::shapes::SHAPES[0], 1)?;
@@ -121,11 +155,16 @@ impl Rig {
         Ok(rig)
     }
 
-    fn jeton(binaries: &Path, data: &Path, core: &str, large_datagrams: bool) -> anyhow::Result<Process> {
+    fn jeton(
+        binaries: &Path,
+        data: &Path,
+        core: &str,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Process> {
         let process = pinned(core, &binaries.join("jeton"))
             .args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
-            .env("JETON_LARGE_DATAGRAMS", large_datagrams.to_string())
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -135,14 +174,16 @@ impl Rig {
         Ok(process)
     }
 
-    /// A Redis that keeps nothing: as fast as it can be. Its certificates are those that Jeton made, so that both
-    /// check the same ones, and both sides show them.
-    fn redis(dir: &Path, core: &str, port: u16, with_tls: bool) -> anyhow::Result<Process> {
+    /// A Redis that keeps nothing, as fast as it can be, but for the durable one. Its certificates are those that Jeton made, so
+    /// that both check the same ones, and both sides show them.
+    fn redis(dir: &Path, core: &str, port: u16, kind: Kind) -> anyhow::Result<Process> {
         let identities = dir.join("jeton/identities");
         let port_text = port.to_string();
         let mut command = pinned(core, Path::new("redis-server"));
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--io-threads", "1"]);
-        if with_tls {
+        command.args(["--bind", "127.0.0.1", "--save", "", "--io-threads", "1"]);
+        let keeps = if kind == Kind::Durable { "yes" } else { "no" };
+        command.args(["--appendonly", keeps, "--appendfsync", "always"]);
+        if kind == Kind::Tls {
             command.args(["--port", "0", "--tls-port", &port_text, "--tls-auth-clients", "yes"]);
             command.args(["--tls-protocols", "TLSv1.3", "--tls-ciphersuites", "TLS_AES_128_GCM_SHA256"]);
             command.arg("--tls-cert-file").arg(identities.join("server/server.pem"));
@@ -157,48 +198,107 @@ impl Rig {
         Ok(process)
     }
 
-    /// One measurement: validates as fast as the shape lets them be answered, each answer checked.
-    pub(crate) fn measure(&self, peer: Peer, shape: &Shape, seconds: u32) -> anyhow::Result<Figures> {
-        let identities = self.dir.path().join("jeton/identities");
-        let mut command = pinned(&self.generator_cores, &self.binaries.join("jeton-load"));
+    /// One more server of Jeton on the core of the others.
+    pub(crate) fn jeton_with(&self, data: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Process> {
+        Self::jeton(&self.binaries, data, &self.core, environment)
+    }
+
+    /// A program of ours on the cores of the generator.
+    pub(crate) fn beside_the_generator(&self, program: &str) -> Command {
+        pinned(&self.generator_cores, &self.binaries.join(program))
+    }
+
+    /// The generator, asking about so many tokens in a shape.
+    pub(crate) fn generator(&self, shape: &Shape, seconds: u32, tokens: u32, whose: &str) -> Command {
+        let mut command = self.beside_the_generator("jeton-load");
         command
             .args(["run", "--json", "--closed", "--warm-up", "1s", "--mix", "validate=100"])
             .args(["--asks", "live=90,unknown=5,wrong-secret=5"])
-            .args(["--duration", &format!("{seconds}s"), "--tokens", &self.tokens.to_string()])
+            .args(["--duration", &format!("{seconds}s"), "--tokens", &tokens.to_string()])
             .args(["--connections", &shape.connections.to_string(), "--batch", &shape.batch.to_string()])
             .args(["--in-flight", &shape.in_flight.to_string()])
             .arg("--token-file")
-            .arg(self.dir.path().join(format!("{peer:?}.tokens")));
-        let pid = match peer {
+            .arg(self.dir.path().join(format!("{whose}.tokens")));
+        command
+    }
+
+    /// What the generator reports of a server, if no reply was wrong.
+    pub(crate) fn output_of(&self, mut generator: Command, server: &Process) -> anyhow::Result<Value> {
+        // taskset becomes what it starts: the process is the server's.
+        generator.args(["--server-pid", &server.0.id().to_string()]);
+        let output = generator.stderr(Stdio::piped()).output().context("jeton-load")?;
+        ensure!(output.status.success(), "jeton-load: {}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(report["wrong_replies"] == 0 && report["errors"] == 0, "wrong replies or errors: {report}");
+        Ok(report)
+    }
+
+    /// One measurement: validates as fast as the shape lets them be answered, each answer checked.
+    pub(crate) fn measure(&self, peer: Peer, shape: &Shape, seconds: u32) -> anyhow::Result<Figures> {
+        let identities = self.dir.path().join("jeton/identities");
+        let mut command = self.generator(shape, seconds, self.tokens, &format!("{peer:?}"));
+        let server = match peer {
             Peer::Jeton => {
                 command.arg("--data").arg(self.dir.path().join("jeton"));
-                self.jeton.0.id()
+                &self.jeton
             }
             Peer::JetonSmall => {
                 command.args(["--large-datagrams", "false"]);
                 command.arg("--data").arg(self.dir.path().join("jeton-small"));
-                self.jeton_small.0.id()
+                &self.jeton_small
             }
             Peer::Redis => {
                 command.args(["--peer", &format!("redis://127.0.0.1:{}", self.ports[0])]);
-                self.redis.0.id()
+                &self.redis
             }
             Peer::RedisTls => {
                 command.args(["--peer", &format!("rediss://127.0.0.1:{}", self.ports[1])]);
                 command.arg("--peer-ca").arg(identities.join("ca.pem"));
                 command.arg("--peer-cert").arg(identities.join("admin/client.pem"));
                 command.arg("--peer-key").arg(identities.join("admin/client.key"));
-                self.redis_tls.0.id()
+                &self.redis_tls
             }
         };
-        // taskset becomes what it starts: the process is the server's.
-        command.args(["--server-pid", &pid.to_string()]);
-        let output = command.stderr(Stdio::piped()).output().context("jeton-load")?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            bail!("jeton-load against {}: {said}", peer.name());
-        }
-        figures(&serde_json::from_slice(&output.stdout)?).with_context(|| said)
+        figures(&self.output_of(command, server).with_context(|| peer.name())?)
+    }
+
+    /// Where everything lies.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// One measurement of durable writes of one token each, so many outstanding on one connection.
+    pub(crate) fn measure_writes(
+        &self,
+        writer: Writer,
+        outstanding: u16,
+        seconds: u32,
+    ) -> anyhow::Result<WriteFigures> {
+        let mut command = self.beside_the_generator("jeton-load");
+        command
+            .args(["run", "--json", "--closed", "--warm-up", "1s", "--mix", "issue=100"])
+            .args(["--issue-batch", "1", "--connections", "1", "--in-flight", &outstanding.to_string()])
+            .args(["--duration", &format!("{seconds}s"), "--tokens", &self.tokens.to_string()])
+            .arg("--token-file")
+            .arg(self.dir.path().join(format!("{writer:?}.written")));
+        let server = match writer {
+            Writer::Jeton => {
+                command.arg("--data").arg(self.dir.path().join("jeton"));
+                &self.jeton
+            }
+            Writer::Redis => {
+                command.args(["--peer", &format!("redis://127.0.0.1:{}", self.ports[2])]);
+                &self.redis_durable
+            }
+        };
+        let report = self.output_of(command, server).with_context(|| format!("{writer:?}"))?;
+        let number = |name: &str| report[name].as_f64().with_context(|| format!("{name} is missing"));
+        let per_s = number("achieved_per_s")?;
+        Ok(WriteFigures {
+            per_s,
+            cpu_us: number("server_cpu_s")? * 1e6 / (per_s * f64::from(seconds)),
+            p50_us: report["latency_us"]["p50"].as_u64().context("a latency")?,
+        })
     }
 
     /// What this is measured on.
@@ -228,9 +328,9 @@ impl Rig {
     }
 }
 
-fn figures(report: &Value) -> anyhow::Result<Figures> {
+/// What a report of validates says.
+pub(crate) fn figures(report: &Value) -> anyhow::Result<Figures> {
     let number = |value: &Value| value.as_f64().context("a figure is missing");
-    ensure!(report["wrong_replies"] == 0 && report["errors"] == 0, "wrong replies or errors: {report}");
     Ok(Figures {
         tokens_per_s: number(&report["tokens_per_s"])?,
         tokens_per_cpu_s: number(&report["tokens_per_server_cpu_s"])?,

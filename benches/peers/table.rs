@@ -8,22 +8,22 @@ use crate::Measured;
 use crate::rig::Figures;
 use crate::shapes::{PEERS, SHAPES};
 
-const BEGIN: &str = "<!-- peers: begin -->";
-const END: &str = "<!-- peers: end -->";
+/// The marks of the part that is written here.
+pub(crate) const MARKS: [&str; 2] = ["<!-- peers: begin -->", "<!-- peers: end -->"];
 
 /// Whether a document has the place to write to.
-pub(crate) fn check(document: &str) -> anyhow::Result<()> {
-    let (begin, end) = (document.matches(BEGIN).count(), document.matches(END).count());
-    ensure!((begin, end) == (1, 1), "the document needs one {BEGIN} and one {END}");
+pub(crate) fn check(document: &str, [begin, end]: [&str; 2]) -> anyhow::Result<()> {
+    let found = (document.matches(begin).count(), document.matches(end).count());
+    ensure!(found == (1, 1), "the document needs one {begin} and one {end}");
     Ok(())
 }
 
-/// The document with another text between its marks.
-pub(crate) fn replace(document: &str, text: &str) -> anyhow::Result<String> {
-    check(document)?;
-    let (before, rest) = document.split_once(BEGIN).context("a begin")?;
-    let (_, after) = rest.split_once(END).context("an end behind it")?;
-    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", text.trim()))
+/// The document with another text between these marks.
+pub(crate) fn replace(document: &str, [begin, end]: [&str; 2], text: &str) -> anyhow::Result<String> {
+    check(document, [begin, end])?;
+    let (before, rest) = document.split_once(begin).context("a begin")?;
+    let (_, after) = rest.split_once(end).context("an end behind it")?;
+    Ok(format!("{before}{begin}\n{}\n{end}{after}", text.trim()))
 }
 
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
@@ -38,7 +38,7 @@ pub(crate) fn ratio(of: &[Figures], to: &[Figures], value: fn(&Figures) -> f64) 
     [median(ratios()), ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max)]
 }
 
-fn in_thousands(value: f64) -> String {
+pub(crate) fn in_thousands(value: f64) -> String {
     if value >= 1e6 { format!("{:.2} M", value / 1e6) } else { format!("{:.0} k", value / 1e3) }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &s
          datagrams as large as the path takes, here 8,900 bytes; over a network without jumbo frames it finds 1,452, as in the \
          column with `large_datagrams = false`. The generator took up to {:.1} s of CPU \
          time in a measurement: where that is all there was, the rate is its own, and the figure per server-CPU-second is \
-         the one to compare.\n\nNot measured here: writes (Redis would have to make them durable first), several cores, \
+         the one to compare.\n\nNot measured here: several cores, \
          networks other than loopback, Redis with `io-threads` above one, memory beyond what fits into a cache of this size.",
         busiest.fold(0.0, f64::max)
     );
@@ -116,11 +116,12 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let replaced = replace(&document, "new\n").unwrap();
-        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(replace(&replaced, "new").unwrap(), replaced);
-        assert!(replace("no marks", "new").is_err());
+        let [begin, end] = MARKS;
+        let document = format!("before\n{begin}\nold\n{end}\nafter\n");
+        let replaced = replace(&document, MARKS, "new\n").unwrap();
+        assert_eq!(replaced, format!("before\n{begin}\nnew\n{end}\nafter\n"));
+        assert_eq!(replace(&replaced, MARKS, "new").unwrap(), replaced);
+        assert!(replace("no marks", MARKS, "new").is_err());
     }
 
     #[test]
