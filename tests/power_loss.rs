@@ -8,8 +8,12 @@ use jeton_tests::power::{Campaign, Lie, Report, SnapshotLie, SnapshotReport, cut
 /// The gate's seed; others are for the long mode, `cargo run -p jeton-tests --bin power`.
 const SEED: u64 = 0;
 
+fn lived(campaign: Campaign) -> Report {
+    campaign.run(Path::new(env!("CARGO_BIN_EXE_power")))
+}
+
 fn run(commits: usize, lie: Option<Lie>) -> Report {
-    Campaign { seed: SEED, commits, lie, point: None, keep: None }.run(Path::new(env!("CARGO_BIN_EXE_power")))
+    lived(Campaign { seed: SEED, commits, deaths: 0, lie, point: None, keep: None })
 }
 
 #[test]
@@ -25,6 +29,22 @@ fn two_hundred_commits_survive_a_power_cut_at_every_sync_in_every_variant() {
         "{} kept what was not acknowledged",
         report.kept_unacknowledged
     );
+}
+
+#[test]
+fn what_a_killed_process_left_unsynced_survives_a_power_cut_in_the_next_ones_start() {
+    let report = lived(Campaign { seed: SEED, commits: 40, deaths: 8, lie: None, point: None, keep: None });
+    assert!(report.broken.is_empty(), "{} broken:\n{}", report.broken_count, report.broken.join("\n"));
+    assert!(report.refused.is_empty(), "none of them is taken for damage: {:?}", report.refused);
+    assert!(report.deaths >= 6 && report.points >= 100, "{} deaths, {} points", report.deaths, report.points);
+    assert!(report.kept_unacknowledged > 20, "{}", report.kept_unacknowledged);
+}
+
+#[test]
+fn a_start_that_syncs_nothing_that_a_killed_process_left_is_found_out() {
+    let lie = Some(Lie::NoSyncAtStart);
+    let report = lived(Campaign { seed: SEED, commits: 40, deaths: 8, lie, point: None, keep: None });
+    assert!(report.broken_count > 0, "{} losses found", report.broken_count);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -12,7 +13,7 @@ use super::disk::Disk;
 use super::history::History;
 use super::image::{Image, Variant};
 use super::script::Script;
-use super::shim::{place, record};
+use super::shim::{Fault, place, record_in};
 use super::trace::{Event, Trace};
 use crate::sim::rng::Rng;
 
@@ -20,6 +21,9 @@ use crate::sim::rng::Rng;
 const WAITING_MAX: usize = 4;
 /// Threads that open images.
 const OPENERS: usize = 2;
+/// Writes of sled's file before a process is killed; those of an opening are among them.
+const WRITES_BEFORE_DEATH: std::ops::Range<u64> = 1..40;
+const SIGKILL: i32 = 9;
 /// Broken promises that are told of.
 const TOLD_MAX: usize = 20;
 
@@ -32,6 +36,8 @@ pub enum Lie {
     NoDirectorySync,
     /// The anchor is never synced.
     NoAnchorSync,
+    /// A start syncs nothing of sled's file: as if what it reads were always on the disk. Commits do.
+    NoSyncAtStart,
 }
 
 /// What one seed's life is put through.
@@ -41,6 +47,9 @@ pub struct Campaign {
     pub seed: u64,
     /// Commits in it.
     pub commits: usize,
+    /// How often the process that lives it is killed behind a write of sled's file, and another one goes on: what the first left
+    /// in the system's memory is then read, and built upon, before the power goes.
+    pub deaths: usize,
     /// What is left out of the trace.
     pub lie: Option<Lie>,
     /// Only this sync point.
@@ -60,6 +69,8 @@ pub struct Report {
     pub distinct: usize,
     /// Images that were refused and can be repaired without loss, by what was said.
     pub refused: BTreeMap<String, usize>,
+    /// Processes that were killed in it.
+    pub deaths: usize,
     /// Images that kept a commit that was not acknowledged.
     pub kept_unacknowledged: usize,
     /// Broken promises: where, and which.
@@ -84,14 +95,30 @@ impl Campaign {
     /// If the life itself goes wrong: nothing fails in it.
     #[must_use]
     pub fn run(&self, driver: &Path) -> Report {
-        let mut command = Command::new(driver);
-        command.args(["drive", "--seed", &self.seed.to_string(), "--commits", &self.commits.to_string()]);
-        let recorded = record(command, None);
-        if let Some(keep) = &self.keep {
-            fs::create_dir_all(keep).and_then(|()| recorded.trace.write(&keep.join("trace"))).expect("kept");
+        let (seed, commits) = (self.seed.to_string(), self.commits.to_string());
+        let live = |root: &Path, fault: Option<&Fault<'_>>| {
+            let mut command = Command::new(driver);
+            command.args(["drive", "--seed", &seed, "--commits", &commits]);
+            record_in(root, command, fault)
+        };
+        let (root, mut rng) = (place(), Rng::new(self.seed ^ 0xdead));
+        let (mut trace, mut deaths) = (Trace::new(Vec::new()), 0);
+        for _ in 0..self.deaths {
+            let number = u32::try_from(rng.within(WRITES_BEFORE_DEATH)).expect("a few");
+            let (call, path) = ("write", "data/log/*/db");
+            let death = Fault { after: "", call, path, number, error: "EIO", is_kept: true, is_crash: true };
+            let lived = live(root.path(), Some(&death));
+            assert!(lived.status.success() || lived.status.signal() == Some(SIGKILL), "{}", lived.words);
+            deaths += usize::from(!lived.status.success());
+            trace = trace.followed_by(&lived.trace);
         }
-        assert!(recorded.status.success(), "the life of seed {}: {}", self.seed, recorded.words);
-        self.try_all(&recorded.trace)
+        let lived = live(root.path(), None);
+        assert!(lived.status.success(), "the life of seed {}: {}", self.seed, lived.words);
+        trace = trace.followed_by(&lived.trace);
+        if let Some(keep) = &self.keep {
+            fs::create_dir_all(keep).and_then(|()| trace.write(&keep.join("trace"))).expect("kept");
+        }
+        Report { deaths, ..self.try_all(&trace) }
     }
 
     fn try_all(&self, trace: &Trace) -> Report {
@@ -168,6 +195,7 @@ impl Campaign {
         match self.lie {
             None => false,
             Some(Lie::NoDataSync) => is_data_only && name == "db",
+            Some(Lie::NoSyncAtStart) => !is_data_only && name == "db",
             Some(Lie::NoAnchorSync) => name == "anchor",
             Some(Lie::NoDirectorySync) => {
                 name.is_empty() || name == "data" || name == "log" || name.len() == 20
@@ -198,9 +226,9 @@ impl Campaign {
     /// The line that tries one point again.
     fn again(&self, point: usize) -> String {
         let lie = self.lie.map_or(String::new(), |lie| format!(" --lie {lie:?}"));
+        let Self { seed, commits, deaths, .. } = self;
         format!(
-            "cargo run -p jeton-tests --bin power -- --seed {} --commits {} --point {point}{lie}",
-            self.seed, self.commits
+            "cargo run -p jeton-tests --bin power -- --seed {seed} --commits {commits} --deaths {deaths} --point {point}{lie}"
         )
     }
 

@@ -24,11 +24,14 @@ struct Arguments {
     /// Commits of each life.
     #[arg(long, default_value_t = 200)]
     commits: usize,
+    /// How often the process that lives it is killed, and another one goes on.
+    #[arg(long, default_value_t = 0)]
+    deaths: usize,
     /// Only this sync point of it.
     #[arg(long)]
     point: Option<usize>,
     /// Instead of a log's life, so many snapshots.
-    #[arg(long, conflicts_with_all = ["point", "keep", "lie"])]
+    #[arg(long, conflicts_with_all = ["point", "keep", "lie", "deaths"])]
     snapshots: Option<usize>,
     /// Where the trace and images that break a promise are kept.
     #[arg(long, value_name = "DIR")]
@@ -91,7 +94,7 @@ fn range(text: &str) -> Result<(u64, u64), String> {
 }
 
 fn lie(text: &str) -> Result<Lie, String> {
-    let lies = [Lie::NoDataSync, Lie::NoDirectorySync, Lie::NoAnchorSync];
+    let lies = [Lie::NoDataSync, Lie::NoDirectorySync, Lie::NoAnchorSync, Lie::NoSyncAtStart];
     let named = lies.into_iter().find(|lie| format!("{lie:?}") == text);
     named.ok_or_else(|| format!("it leaves out one of {lies:?}"))
 }
@@ -118,8 +121,8 @@ fn main() -> ExitCode {
             is_broken |= report.broken_count > 0;
             continue;
         }
-        let Arguments { commits, lie, point, ref keep, .. } = arguments;
-        let campaign = Campaign { seed, commits, lie, point, keep: keep.clone() };
+        let Arguments { commits, deaths, lie, point, ref keep, .. } = arguments;
+        let campaign = Campaign { seed, commits, deaths, lie, point, keep: keep.clone() };
         let report = campaign.run(&driver);
         print(seed, &report, began);
         is_broken |= report.broken_count > 0;
@@ -129,7 +132,9 @@ fn main() -> ExitCode {
 
 fn print(seed: u64, report: &Report, began: Instant) {
     println!(
-        "seed {seed}: {} sync points, {} images, {} different, {} with a commit that was not acknowledged, {} broken, {:.1} s",
+        "seed {seed}: {} deaths, {} sync points, {} images, {} different, {} with a commit that was not acknowledged, {} broken, \
+         {:.1} s",
+        report.deaths,
         report.points,
         report.images,
         report.distinct,

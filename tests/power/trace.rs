@@ -96,16 +96,27 @@ impl Trace {
     /// If it is no trace.
     #[must_use]
     pub fn events(&self) -> Vec<Event<'_>> {
+        self.records().map(|record| event(record).expect("a record of the shim")).collect()
+    }
+
+    /// This, and then what another process did on the same directory.
+    #[must_use]
+    pub fn followed_by(mut self, next: &Self) -> Self {
+        let whole = self.records().map(|record| 4 + record.len()).sum();
+        self.0.truncate(whole);
+        self.0.extend_from_slice(&next.0);
+        self
+    }
+
+    /// Whole ones.
+    fn records(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.0.as_slice();
-        let mut events = Vec::new();
-        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-            let Some((record, next)) = behind.split_at_checked(u32::from_le_bytes(*length) as usize) else {
-                break;
-            };
+        std::iter::from_fn(move || {
+            let (length, behind) = rest.split_first_chunk::<4>()?;
+            let (record, next) = behind.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             rest = next;
-            events.push(event(record).expect("a record of the shim"));
-        }
-        events
+            Some(record)
+        })
     }
 }
 
@@ -179,5 +190,7 @@ mod tests {
         ];
         assert_eq!(Trace::new(bytes.clone()).events(), expected);
         assert_eq!(Trace::new(bytes[..whole].to_vec()).events(), expected);
+        let both = Trace::new(bytes).followed_by(&Trace::new(record(b'k', b"ack-4")));
+        assert_eq!(both.events(), [&expected[..], &[Event::Mark("ack-4")]].concat());
     }
 }

@@ -50,7 +50,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 37] = [
+pub const MISTAKES: [Mistake; 38] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::DatagramReadTwice,
@@ -88,6 +88,7 @@ pub const MISTAKES: [Mistake; 37] = [
     Mistake::Core(CoreMutation::OrderWithinClientSwapped),
     Mistake::Core(CoreMutation::ChainNotAsked),
     Mistake::Core(CoreMutation::PartNotCompared),
+    Mistake::Core(CoreMutation::SealedAheadForgotten),
 ];
 
 impl Mistake {

@@ -75,6 +75,8 @@ pub enum Mutation {
     ChainNotAsked,
     /// A start believes a part of a snapshot without its hash.
     PartNotCompared,
+    /// A commit lacks what was sealed ahead of it.
+    SealedAheadForgotten,
 }
 
 #[cfg(feature = "mutations")]

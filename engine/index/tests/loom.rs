@@ -1,7 +1,7 @@
 //! Every interleaving of one writer and one reader, up to three preemptions, for the promises that matter; and the same models against
 //! deliberate mistakes, which they must catch.
 //!
-//! `CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" cargo test -p jeton-index --release --test loom`
+//! `CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" cargo test -p jeton-index --test loom`
 #![cfg(loom)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

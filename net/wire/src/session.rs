@@ -17,7 +17,7 @@ use self::gather::{Gathered, Room};
 use crate::doors::{DoorReply, Submit, Ticket, Validate};
 use crate::error::WireError;
 use crate::frame::{REQUEST_BYTES_MAX, split};
-use crate::request::{ChecksBuffer, KnownClaims, Request, VALIDATE, ValidateRequest};
+use crate::request::{KnownClaims, Request, VALIDATE, ValidateRequest};
 use crate::response::Response;
 
 /// Writes and log reads of one connection that wait for their answers, and the bytes that these may take; past either
@@ -108,10 +108,9 @@ pub struct Session {
     delayed_bytes: usize,
     answers: Vec<Answer>,
     known: KnownClaims,
-    /// Frames that come together, their tokens, and checks of tokens, kept for their memory.
+    /// Frames that come together, and their tokens, kept for their memory.
     room: Room,
     tokens: Vec<[u8; 32]>,
-    checks: ChecksBuffer<'static>,
     tally: Tally,
     refusing: Refusing,
 }
@@ -132,7 +131,6 @@ impl Session {
             known: KnownClaims::default(),
             room: Room::new(),
             tokens: Vec::new(),
-            checks: ChecksBuffer::new(),
             tally: Tally::default(),
             refusing: Refusing::Nothing,
         }

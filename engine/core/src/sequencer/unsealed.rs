@@ -76,10 +76,14 @@ impl Unsealed {
 
     /// Seals the rest of what one commit takes, as [`Self::seal_ahead`] does. `None` if nothing waits.
     pub(super) fn seal_commit(&mut self, end: &mut ChainEnd) -> Option<Commit> {
+        let ahead = self.sealed.as_ref().map_or(0, |sealed| sealed.commit.batches.len());
         while let Some(batch) = self.next_batch() {
             self.seal(&batch, end);
         }
-        let sealed = self.sealed.take()?;
+        let mut sealed = self.sealed.take()?;
+        if mutated!(SealedAheadForgotten) && ahead < sealed.commit.batches.len() {
+            sealed.commit.batches.drain(..ahead);
+        }
         self.commands -= sealed.commands;
         Some(sealed.commit)
     }

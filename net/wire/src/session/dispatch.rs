@@ -6,7 +6,7 @@ use jeton_core::numbers::TenantNo;
 use jeton_core::rights::{Caller, Rights};
 use jeton_core::verdict::Verdict;
 
-use super::gather::emptied;
+use super::gather::with_room_for_checks;
 use super::{OWED_BYTES_MAX, Refusing, Session, WRITES_IN_FLIGHT_MAX, Waiting};
 use crate::VERSION;
 use crate::doors::{QueueFull, Submit, Ticket, Validate};
@@ -55,10 +55,10 @@ impl Session {
         match request.check_for_all() {
             Some(check) => doors.validate(&caller, request.tokens, Checks::Same(&check), &mut self.answers),
             None => {
-                let mut checks = emptied(std::mem::take(&mut self.checks));
-                request.checks_of_each(&mut checks);
-                doors.validate(&caller, request.tokens, Checks::Each(&checks), &mut self.answers);
-                self.checks = emptied(checks);
+                with_room_for_checks(|checks| {
+                    request.add_checks(checks);
+                    doors.validate(&caller, request.tokens, Checks::Each(checks), &mut self.answers);
+                });
             }
         }
         self.tally.tokens += request.tokens.len() as u64;

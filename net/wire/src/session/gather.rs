@@ -3,13 +3,15 @@
 //! A lookup waits for memory, several for little longer than one, if all of them are asked for first. A client that sends a
 //! frame for each token, with hundreds in flight, is served at nearly the price of one that sends few frames with many.
 
+use std::cell::Cell;
+
 use jeton_core::check::{Check, Checks};
 use jeton_core::rights::Rights;
 use jeton_core::verdict::Verdict;
 
 use super::Session;
 use crate::doors::Validate;
-use crate::request::ValidateRequest;
+use crate::request::{ChecksBuffer, ValidateRequest};
 use crate::response::encode_answers;
 
 /// Tokens that are gathered at most: some times what the view looks up together.
@@ -48,9 +50,22 @@ impl<'d> Gathered<'d> {
 
 /// A vector of the same memory without what was in it, for the same items of another lifetime: the standard library collects
 /// a vector's own items where they are.
-pub(super) fn emptied<One, Other>(mut items: Vec<One>) -> Vec<Other> {
+fn emptied<One, Other>(mut items: Vec<One>) -> Vec<Other> {
     items.clear();
     items.into_iter().map(|_| unreachable!("it is empty")).collect()
+}
+
+thread_local! {
+    /// A check is large, and a frame may have a thousand: one room for all sessions of a thread, which serve one after the other.
+    static CHECKS: Cell<ChecksBuffer<'static>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends empty room for checks, whose memory stays for the next.
+pub(super) fn with_room_for_checks<'c, R>(use_it: impl FnOnce(&mut ChecksBuffer<'c>) -> R) -> R {
+    let mut checks = emptied(CHECKS.take());
+    let result = use_it(&mut checks);
+    CHECKS.set(emptied(checks));
+    result
 }
 
 impl Session {
@@ -90,10 +105,10 @@ impl Session {
             let live = Check::default();
             doors.validate(&caller, &self.tokens, Checks::Same(&live), &mut self.answers);
         } else {
-            let mut checks = emptied(std::mem::take(&mut self.checks));
-            frames.iter().for_each(|(_, request)| request.add_checks(&mut checks));
-            doors.validate(&caller, &self.tokens, Checks::Each(&checks), &mut self.answers);
-            self.checks = emptied(checks);
+            with_room_for_checks(|checks| {
+                frames.iter().for_each(|(_, request)| request.add_checks(checks));
+                doors.validate(&caller, &self.tokens, Checks::Each(checks), &mut self.answers);
+            });
         }
         self.tally.tokens += self.tokens.len() as u64;
         self.tally.valid +=
