@@ -56,7 +56,7 @@ impl Session {
             Some(check) => doors.validate(&caller, request.tokens, Checks::Same(&check), &mut self.answers),
             None => {
                 with_room_for_checks(|checks| {
-                    request.add_checks(checks);
+                    request.checks_of_each(checks);
                     doors.validate(&caller, request.tokens, Checks::Each(checks), &mut self.answers);
                 });
             }
