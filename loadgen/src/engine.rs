@@ -163,10 +163,8 @@ impl<'a> Engine<'a> {
             }
             let Some(slot) = self.slots.take(now) else {
                 self.was_full = true;
-                if !self.drop_due(now) {
-                    break;
-                }
-                continue;
+                self.drop_due(now);
+                break;
             };
             let due = self.due.as_mut().and_then(|due| due.next_due(now));
             if let Some(due) = due.filter(|_| !self.was_full && !has_sent) {
@@ -183,18 +181,17 @@ impl<'a> Engine<'a> {
         Ok(has_sent)
     }
 
-    /// Gives up one request that is due and has no room; `false` if those wait.
-    fn drop_due(&mut self, now: Instant) -> bool {
+    /// Gives up what is due and has no room, unless that waits. All of it, however much: what stayed would be sent once
+    /// there is room, as if it had waited, and a server that is offered too much would be offered no more than it can take.
+    fn drop_due(&mut self, now: Instant) {
         let Some(due) = self.due.as_mut().filter(|_| self.shared.workload.when_full == WhenFull::Drop) else {
-            return false;
+            return;
         };
-        if due.next_due(now).is_none() {
-            return false;
+        while due.peek() < self.until && due.next_due(now).is_some() {
+            self.given_out += 1;
+            self.sample.counts.not_sent += 1;
+            self.sample.counts.no_room += 1;
         }
-        self.given_out += 1;
-        self.sample.counts.not_sent += 1;
-        self.sample.counts.no_room += 1;
-        true
     }
 
     fn ask(

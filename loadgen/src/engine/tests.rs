@@ -365,6 +365,31 @@ fn what_waits_at_the_end_is_offered_not_achieved_and_has_waited() {
 }
 
 #[test]
+fn what_finds_no_place_is_given_up_at_once_however_much_and_however_seldom_that_is_looked_after() {
+    // 10,000 a second are served, twenty times that is due, and a generator that waits for answers wakes up every 5 ms.
+    let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 200_000);
+    workload.when_full = WhenFull::Drop;
+    let began = Instant::now();
+    let clock = Rc::new(Cell::new(began));
+    let (shared, mut fake) = rig(&workload, &clock);
+    let now = || clock.get();
+    let mut engine = Engine::new(shared, 0, fake.connections, &now);
+    let until = began + 2_000 * MS;
+    let profile = Profile::new(&workload.schedule, workload.duration.0).unwrap();
+    let due = DueTimes::new(Pace::Profile(profile), began, (0, 1), Arrivals::Constant, 1);
+    engine.begin(Some(due), began, until);
+    while clock.get() < until {
+        engine.turn(&mut fake).unwrap();
+        clock.set(clock.get() + 5 * MS);
+    }
+    engine.note_unsent();
+    let (latency, service) = (engine.sample.all_latency().max(), engine.sample.all_service().max());
+    assert!(service < 20_000, "64 before it, and until that is looked after: {service}");
+    assert!(latency < service + 6_000, "what is sent was due since the last look: {latency}, {service}");
+    assert_eq!(engine.sample.counts.offered, 400_000);
+}
+
+#[test]
 fn what_gets_done_is_what_is_answered_in_the_time_also_to_what_was_asked_before() {
     // 10,000 a second are served, 5,000 may be under way: whoever is answered has waited for half a second.
     let mut workload = workload(Mix { validate: 100.0, ..Mix::none() }, 20_000);
