@@ -223,7 +223,8 @@ impl Peer for JetonPeer {
     }
 
     fn ask(&mut self, connection: usize, id: u64, question: &Question<'_>) -> anyhow::Result<()> {
-        let into = self.links[connection].outgoing(id as usize % self.streams);
+        let is_validate = matches!(question, Question::Validate { .. });
+        let into = self.links[connection].outgoing(id as usize % self.streams, id, is_validate);
         self.templates.encode(id, question, into)?;
         self.mark(connection);
         Ok(())

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jeton_wire::company::Company;
 use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
-use jeton_wire::request::{Hello, Request};
+use jeton_wire::request::{Hello, Request, is_validate};
 use jeton_wire::response::{HelloAck, Response};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -56,6 +56,7 @@ struct Shared {
     waiting: Mutex<Option<Waiting>>,
     /// When something last came from the server.
     heard: Mutex<Instant>,
+    company: Mutex<Company>,
 }
 
 /// Frees the slot of a request that nobody waits for any more.
@@ -73,6 +74,10 @@ impl Drop for Slot<'_> {
 impl Shared {
     fn with<R>(&self, act: impl FnOnce(&mut Waiting) -> R) -> Option<R> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
+    }
+
+    fn company(&self) -> MutexGuard<'_, Company> {
+        self.company.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail_all(&self, error: &Error) {
@@ -161,8 +166,11 @@ impl Link {
         let connection = connecting.await.map_err(|error| failed(error.to_string()))?;
         let (send, receive) = connection.open_bi().await.map_err(|error| failed(error.to_string()))?;
         let (outgoing, frames) = mpsc::channel(OUTGOING_MAX);
-        let shared =
-            Arc::new(Shared { waiting: Mutex::new(Some(HashMap::new())), heard: Mutex::new(Instant::now()) });
+        let shared = Arc::new(Shared {
+            waiting: Mutex::new(Some(HashMap::new())),
+            heard: Mutex::new(Instant::now()),
+            company: Mutex::default(),
+        });
         tokio::spawn(write_frames(send, frames, connection.clone(), Arc::clone(&shared)));
         tokio::spawn(read_responses(receive, connection.clone(), Arc::clone(&shared)));
         let nothing = HelloAck {
@@ -220,6 +228,9 @@ impl Link {
         self.shared.with(|waiting| waiting.insert(id, sender)).ok_or_else(|| self.lost())?;
         let _slot = Slot { shared: &self.shared, id };
         frame[REQUEST_ID].copy_from_slice(&id.to_le_bytes());
+        if is_validate(&frame) {
+            self.shared.company().asked(id, Instant::now);
+        }
         self.outgoing.send(frame).await.map_err(|_| self.lost())?;
         receiver.await.map_err(|_| self.lost())?
     }
@@ -237,10 +248,9 @@ async fn write_frames(
     connection: Connection,
     shared: Arc<Shared>,
 ) {
-    let mut company = Company::default();
     while let Some(mut bytes) = frames.recv().await {
         let unanswered = shared.with(|waiting| waiting.len()).unwrap_or_default();
-        let wait = company.wait(connection.rtt(), unanswered);
+        let wait = shared.company().wait(connection.rtt(), unanswered);
         if wait >= TIMER {
             let datagram_bytes = connection.stats().path.current_mtu;
             wait_for_company(&mut bytes, &mut frames, wait, datagram_bytes.into()).await;
@@ -277,10 +287,12 @@ async fn wait_for_company(
 async fn read_responses(mut receive: RecvStream, connection: Connection, shared: Arc<Shared>) {
     let mut buffer = Vec::new();
     let error = loop {
-        match receive.read_chunk(READ_BYTES, true).await {
+        let at = match receive.read_chunk(READ_BYTES, true).await {
             Ok(Some(chunk)) => {
-                *shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                let at = Instant::now();
+                *shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = at;
                 buffer.extend_from_slice(&chunk.bytes);
+                at
             }
             Ok(None) => {
                 // Nothing more will come: without this the connection would look open.
@@ -288,8 +300,8 @@ async fn read_responses(mut receive: RecvStream, connection: Connection, shared:
                 break Error::Closed("the server ended the stream".to_owned());
             }
             Err(error) => break why_lost(&connection, &error.to_string()),
-        }
-        match deliver(&buffer, &shared) {
+        };
+        match deliver(&buffer, &shared, at) {
             Ok(consumed) => drop(buffer.drain(..consumed)),
             Err(error) => {
                 connection.close(jeton_wire::CloseCode::Malformed.code().into(), b"malformed response");
@@ -300,13 +312,15 @@ async fn read_responses(mut receive: RecvStream, connection: Connection, shared:
     shared.fail_all(&error);
 }
 
-/// Hands on every whole response; returns how many bytes they took.
-fn deliver(buffer: &[u8], shared: &Shared) -> Result<usize, Error> {
+/// Hands on every whole response, which came at `at`; returns how many bytes they took.
+fn deliver(buffer: &[u8], shared: &Shared, at: Instant) -> Result<usize, Error> {
     let mut consumed = 0;
     while let Some((frame, length)) = split(buffer.get(consumed..).unwrap_or_default(), RESPONSE_BYTES_MAX)? {
         let response = Response::decode(&frame)?;
-        if let Some(Some(sender)) = shared.with(|waiting| waiting.remove(&frame.request)) {
-            let _ = sender.send(Ok(response));
+        let taken = shared.with(|waiting| (waiting.len(), waiting.remove(&frame.request)));
+        if let Some((unanswered, sender)) = taken {
+            shared.company().answered(frame.request, unanswered, at);
+            let _ = sender.map(|sender| sender.send(Ok(response)));
         }
         consumed += length;
     }

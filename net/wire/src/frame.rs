@@ -11,6 +11,8 @@ use crate::error::WireError;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 16;
+/// Where a header has its opcode.
+pub(crate) const OPCODE_AT: usize = 4;
 /// The largest request, header included.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// The largest response, header included.
@@ -49,7 +51,7 @@ pub fn split(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<(Frame<'_>, 
 pub fn append(into: &mut Vec<u8>, opcode: u8, request: u64, put: impl FnOnce(&mut Vec<u8>)) {
     let start = into.len();
     let mut header = [0; HEADER_BYTES];
-    header[4] = opcode;
+    header[OPCODE_AT] = opcode;
     header[8..].copy_from_slice(&request.to_le_bytes());
     into.extend_from_slice(&header);
     put(into);

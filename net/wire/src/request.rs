@@ -12,7 +12,7 @@ pub use validate::{ChecksBuffer, TOKENS_MAX, ValidateRequest, encode_validate};
 
 use crate::cursor::{Cursor, Put};
 use crate::error::WireError;
-use crate::frame::{Frame, append};
+use crate::frame::{Frame, OPCODE_AT, append};
 
 const MAGIC: [u8; 4] = *b"JTNW";
 
@@ -154,6 +154,11 @@ impl<'a> Request<'a> {
             Self::TakeSnapshot => no_payload(into, TAKE_SNAPSHOT),
         }
     }
+}
+
+/// Whether an encoded request is a validate.
+pub fn is_validate(frame: &[u8]) -> bool {
+    frame.get(OPCODE_AT) == Some(&VALIDATE)
 }
 
 fn opcode_of(command: &Command) -> u8 {

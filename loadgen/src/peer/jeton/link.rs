@@ -60,8 +60,11 @@ impl Link {
     }
 
     /// Where to put the frame of one more request on a stream.
-    pub(super) fn outgoing(&mut self, stream: usize) -> &mut Vec<u8> {
+    pub(super) fn outgoing(&mut self, stream: usize, id: u64, is_validate: bool) -> &mut Vec<u8> {
         self.unanswered += 1;
+        if is_validate {
+            self.company.asked(id, Instant::now);
+        }
         if self.waits_since.is_none() {
             self.waits_since = Some(Instant::now());
         }
@@ -119,6 +122,7 @@ impl Link {
             split(&stream.incoming[consumed..], RESPONSE_BYTES_MAX).context(garbage)?
         {
             consumed += length;
+            self.company.answered(frame.request, self.unanswered, at);
             self.unanswered = self.unanswered.saturating_sub(1); // but for the hello
             match hand_on(&frame, at, &mut room, take).context(garbage)? {
                 None => {}
@@ -221,7 +225,7 @@ mod tests {
         let mut link = Link { streams: vec![Stream::default(), Stream::default()], ..Link::default() };
         assert_eq!(link.waits_until(FAST, Instant::now()), None);
         for request in 0..requests {
-            link.outgoing(request % 2).extend_from_slice(&[0; 10]);
+            link.outgoing(request % 2, request as u64, false).extend_from_slice(&[0; 10]);
         }
         link
     }
@@ -235,6 +239,22 @@ mod tests {
         assert_eq!(busy.waits_until(SLOW, until - Duration::from_nanos(1)), Some(until));
         assert_eq!(busy.waits_until(SLOW, until), None, "time is over");
         assert_eq!(busy.waits_until(FAST, now), None, "nothing is in a queue");
+    }
+
+    #[test]
+    fn frames_wait_for_a_server_whose_answers_take_long_on_a_path_that_does_not() {
+        let mut link = link(20);
+        for (id, took) in (100..130).zip(std::iter::once(0).chain(std::iter::repeat(80_000))) {
+            link.outgoing(0, id, true);
+            let mut answer = Vec::new();
+            Response::Busy { retry_ms: 0 }.encode(id, &mut answer);
+            link.receive(0, &answer);
+            let at = Instant::now() + Duration::from_micros(took);
+            let room = Taken { verdicts: &mut Vec::new(), issued: &mut Vec::new() };
+            link.take(0, at, room, &mut |_, _, _| {}).unwrap();
+        }
+        let now = link.waits_since.unwrap();
+        assert_eq!(link.waits_until(FAST, now), Some(now + Duration::from_millis(1)));
     }
 
     #[test]
