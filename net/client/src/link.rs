@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jeton_wire::company::Company;
 use jeton_wire::frame::{RESPONSE_BYTES_MAX, split};
-use jeton_wire::request::{Hello, Request, is_validate};
+use jeton_wire::request::{Hello, Request, is_prompt_validate};
 use jeton_wire::response::{HelloAck, Response};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -78,6 +78,17 @@ impl Shared {
 
     fn company(&self) -> MutexGuard<'_, Company> {
         self.company.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long this frame, which could be sent now, is to wait for others.
+    fn wait_before(&self, frame: &[u8], round_trip: Duration) -> Duration {
+        let unanswered = self.with(|waiting| waiting.len()).unwrap_or_default();
+        let (mut company, now) = (self.company(), Instant::now());
+        let id = frame.get(REQUEST_ID).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
+        if let Some(id) = id.filter(|_| is_prompt_validate(frame)) {
+            company.asked(id, || now);
+        }
+        company.wait(round_trip, unanswered, now)
     }
 
     fn fail_all(&self, error: &Error) {
@@ -228,9 +239,6 @@ impl Link {
         self.shared.with(|waiting| waiting.insert(id, sender)).ok_or_else(|| self.lost())?;
         let _slot = Slot { shared: &self.shared, id };
         frame[REQUEST_ID].copy_from_slice(&id.to_le_bytes());
-        if is_validate(&frame) {
-            self.shared.company().asked(id, Instant::now);
-        }
         self.outgoing.send(frame).await.map_err(|_| self.lost())?;
         receiver.await.map_err(|_| self.lost())?
     }
@@ -249,8 +257,7 @@ async fn write_frames(
     shared: Arc<Shared>,
 ) {
     while let Some(mut bytes) = frames.recv().await {
-        let unanswered = shared.with(|waiting| waiting.len()).unwrap_or_default();
-        let wait = shared.company().wait(connection.rtt(), unanswered);
+        let wait = shared.wait_before(&bytes, connection.rtt());
         if wait >= TIMER {
             let datagram_bytes = connection.stats().path.current_mtu;
             wait_for_company(&mut bytes, &mut frames, wait, datagram_bytes.into()).await;
@@ -320,7 +327,9 @@ fn deliver(buffer: &[u8], shared: &Shared, at: Instant) -> Result<usize, Error> 
         let taken = shared.with(|waiting| (waiting.len(), waiting.remove(&frame.request)));
         if let Some((unanswered, sender)) = taken {
             shared.company().answered(frame.request, unanswered, at);
-            let _ = sender.map(|sender| sender.send(Ok(response)));
+            if let Some(sender) = sender {
+                let _ = sender.send(Ok(response));
+            }
         }
         consumed += length;
     }
@@ -329,6 +338,9 @@ fn deliver(buffer: &[u8], shared: &Shared, at: Instant) -> Result<usize, Error> 
 
 #[cfg(test)]
 mod tests {
+    use jeton_core::numbers::Sequence;
+    use jeton_wire::request::encode_validate;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -348,6 +360,33 @@ mod tests {
         let began = tokio::time::Instant::now();
         wait_for_company(&mut bytes, &mut waiting, wait, datagram_bytes).await;
         (bytes.len(), began.elapsed())
+    }
+
+    /// A frame of a validate, under an id.
+    fn validate(id: u64, min_sequence: u64) -> Vec<u8> {
+        let mut frame = Vec::new();
+        encode_validate(id, &[[0; 32]], &[], None, Sequence(min_sequence), true, &mut frame);
+        frame
+    }
+
+    #[test]
+    fn validates_are_timed_from_when_they_are_sent_until_they_are_answered() {
+        for (min_sequence, expected) in [(0, MS), (7, Duration::ZERO)] {
+            let shared = Shared {
+                waiting: Mutex::new(Some((1_000..1_020).map(|id| (id, oneshot::channel().0)).collect())),
+                heard: Mutex::new(Instant::now()),
+                company: Mutex::default(),
+            };
+            let mut wait = Duration::ZERO;
+            for (id, took) in (1..40).zip(std::iter::once(Duration::ZERO).chain(std::iter::repeat(80 * MS))) {
+                wait = shared.wait_before(&validate(id, min_sequence), MS);
+                shared.with(|waiting| waiting.insert(id, oneshot::channel().0));
+                let mut answer = Vec::new();
+                Response::Busy { retry_ms: 0 }.encode(id, &mut answer);
+                assert_eq!(deliver(&answer, &shared, Instant::now() + took), Ok(answer.len()));
+            }
+            assert_eq!(wait, expected, "a validate that waits for an event tells nothing");
+        }
     }
 
     #[tokio::test(start_paused = true)]

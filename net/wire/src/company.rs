@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 /// Requests without an answer at a time, of late, from which on a frame waits. By Little's law 16 of them mean two more in
 /// the time that it waits, if all of a round trip is waiting in queues.
 pub const UNANSWERED_MIN: usize = 16;
-/// Of late: since so many answers, or up to twice as many. A server that answers all that a connection has asked at once
-/// leaves it with nothing under way each time, which is not to ask little.
-const OF_LATE: u32 = 64;
+/// Of late: for so long, or up to twice as long. A server that answers all that a connection has asked at once leaves it
+/// with nothing under way each time, which is not to ask little.
+const OF_LATE: Duration = Duration::from_millis(100);
 /// Which part of the time that is lost in queues a frame waits, and the longest that it does.
 pub const PART: u32 = 8;
 /// See [`PART`].
 pub const WAIT_MAX: Duration = Duration::from_millis(1);
 /// What a new sample is worth: an eighth, as in a smoothed round trip (RFC 9002, section 5.3).
 const SMOOTHING: u32 = 8;
-/// A validate whose answer takes longer than that is forgotten, and the next one timed.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
+/// What a validate took longer ago than that says nothing of now; one that has no answer for so long is taken for one of
+/// that length, and the next is timed.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// A time that is short as long as nothing waits in queues, and the shortest that it was.
 #[derive(Clone, Copy, Debug)]
@@ -43,55 +44,63 @@ impl Lag {
 pub struct Company {
     path: Option<Lag>,
     validates: Option<Lag>,
+    /// When the last of them was answered.
+    validated: Option<Instant>,
     /// The validate that is timed, one at a time.
     timed: Option<(u64, Instant)>,
-    /// The most requests without an answer at a time: since `answers` answers ago, and while the [`OF_LATE`] before came.
+    /// The most requests without an answer at a time: since then, and in the [`OF_LATE`] before.
     most: [usize; 2],
-    answers: u32,
+    since: Option<Instant>,
 }
 
 impl Company {
-    /// Says that a validate with this request id is asked. One at a time is timed: `now` is called if it is this one.
+    /// Says that a validate with this request id is sent. One at a time is timed: `now` is called if it is this one.
     ///
     /// Round trips alone do not tell of all queues: whoever takes a full queue at once acknowledges its last datagram, which
-    /// waited least. Writes are not timed, for they wait for a disk.
+    /// waited least. Writes are not timed, nor is a validate that waits for an event: they wait for a disk.
     pub fn asked(&mut self, request: u64, now: impl FnOnce() -> Instant) {
         if self.timed.is_none() {
             self.timed = Some((request, now()));
         }
     }
 
+    fn note(&mut self, unanswered: usize, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let age = now.saturating_duration_since(since);
+        if age >= OF_LATE {
+            self.most = [0, if age < 2 * OF_LATE { self.most[0] } else { 0 }];
+            self.since = Some(now);
+        }
+        self.most[0] = self.most[0].max(unanswered);
+    }
+
     /// Says that an answer to this request came, and how many requests, this one among them, had none until then.
     pub fn answered(&mut self, request: u64, unanswered: usize, at: Instant) {
-        self.most[0] = self.most[0].max(unanswered);
-        self.answers += 1;
-        if self.answers == OF_LATE {
-            (self.answers, self.most) = (0, [0, self.most[0]]);
-        }
+        self.note(unanswered, at);
         let Some((timed, since)) = self.timed else { return };
-        let took = at.saturating_duration_since(since);
-        if timed == request {
+        let took = at.saturating_duration_since(since).min(FORGOTTEN_AFTER);
+        if timed == request || took == FORGOTTEN_AFTER {
             let lag = self.validates.get_or_insert(Lag { least: took, smoothed: took });
             lag.least = lag.least.min(took);
             lag.smoothed = (lag.smoothed * (SMOOTHING - 1) + took) / SMOOTHING;
-        }
-        if timed == request || took > FORGOTTEN_AFTER {
-            self.timed = None;
+            (self.validated, self.timed) = (Some(at), None);
         }
     }
 
     /// How long a frame is to wait, at most, from when it could be sent: until then, or until those that wait fill a
     /// datagram. `round_trip` is the smoothed one (RFC 9002, section 5.3); what it is beyond the least of those that were
     /// told is taken for time in queues before the server took a datagram, and so is what a validate takes beyond the least
-    /// that one took. `unanswered` are the requests that have no answer yet.
-    pub fn wait(&mut self, round_trip: Duration, unanswered: usize) -> Duration {
+    /// that one took, of late. `unanswered` are the requests that have no answer yet.
+    pub fn wait(&mut self, round_trip: Duration, unanswered: usize, now: Instant) -> Duration {
         let least = self.path.map_or(round_trip, |path| path.least.min(round_trip));
         self.path = Some(Lag { least, smoothed: round_trip });
-        self.most[0] = self.most[0].max(unanswered);
+        self.note(unanswered, now);
         if self.most.iter().all(|most| *most < UNANSWERED_MIN) {
             return Duration::ZERO;
         }
-        let queues = Lag::in_queues(self.path).max(Lag::in_queues(self.validates));
+        let is_known = self.validated.is_some_and(|at| now.saturating_duration_since(at) < FORGOTTEN_AFTER);
+        let validates = self.validates.filter(|_| is_known);
+        let queues = Lag::in_queues(self.path).max(Lag::in_queues(validates));
         (queues / PART).min(WAIT_MAX)
     }
 }
@@ -104,72 +113,91 @@ mod tests {
 
     #[test]
     fn nothing_waits_while_datagrams_are_taken_as_fast_as_the_path_brings_them() {
-        let mut near = Company::default();
-        assert_eq!(near.wait(30 * US, 1_000), Duration::ZERO);
+        let (mut near, now) = (Company::default(), Instant::now());
+        assert_eq!(near.wait(30 * US, 1_000, now), Duration::ZERO);
         let mut far = Company::default();
-        assert_eq!(far.wait(80_000 * US, 1_000), Duration::ZERO);
-        assert_eq!(far.wait(79_000 * US, 1_000), Duration::ZERO);
+        assert_eq!(far.wait(80_000 * US, 1_000, now), Duration::ZERO);
+        assert_eq!(far.wait(79_000 * US, 1_000, now), Duration::ZERO);
     }
 
     #[test]
     fn a_frame_waits_for_an_eighth_of_what_is_lost_in_queues_and_no_longer_than_a_millisecond() {
-        let mut path = Company::default();
-        path.wait(30 * US, 0);
-        assert_eq!(path.wait(830 * US, UNANSWERED_MIN), 100 * US);
-        assert_eq!(path.wait(30_000 * US, UNANSWERED_MIN), WAIT_MAX);
-        assert_eq!(path.wait(30 * US, UNANSWERED_MIN), Duration::ZERO, "the queue is gone");
+        let (mut path, now) = (Company::default(), Instant::now());
+        path.wait(30 * US, 0, now);
+        assert_eq!(path.wait(830 * US, UNANSWERED_MIN, now), 100 * US);
+        assert_eq!(path.wait(30_000 * US, UNANSWERED_MIN, now), WAIT_MAX);
+        assert_eq!(path.wait(30 * US, UNANSWERED_MIN, now), Duration::ZERO, "the queue is gone");
     }
 
-    /// A validate that takes so long, in a second of its own; what a frame waits after it.
-    fn validate(company: &mut Company, began: Instant, second: u64, took: Duration) -> Duration {
-        let at = began + Duration::from_secs(second);
-        company.asked(2 * second, || at);
-        company.asked(2 * second + 1, || panic!("one is timed already"));
-        company.answered(2 * second + 1, 2, at + took / 2);
-        company.answered(2 * second, 1, at + took);
-        company.wait(30 * US, UNANSWERED_MIN)
+    /// Validates of a connection one after another, each taking so long; what a frame waits after the last, and when.
+    fn validates(company: &mut Company, mut at: Instant, took: Duration, count: u64) -> (Duration, Instant) {
+        let mut wait = Duration::ZERO;
+        for request in 0..count {
+            company.asked(2 * request, || at);
+            company.asked(2 * request + 1, || panic!("one is timed already"));
+            company.answered(2 * request + 1, 2, at + took / 2);
+            at += took;
+            company.answered(2 * request, 1, at);
+            wait = company.wait(30 * US, UNANSWERED_MIN, at);
+        }
+        (wait, at)
     }
 
     #[test]
     fn a_server_that_acknowledges_what_waited_least_is_known_by_its_answers() {
-        let (mut company, began) = (Company::default(), Instant::now());
-        assert_eq!(validate(&mut company, began, 0, 50 * US), Duration::ZERO);
-        assert_eq!(validate(&mut company, began, 1, 850 * US), 100 * US / SMOOTHING);
-        let overloaded: Vec<_> = (2..50).map(|at| validate(&mut company, began, at, 80_000 * US)).collect();
-        assert_eq!(overloaded.last(), Some(&WAIT_MAX));
-        let healed: Vec<_> = (50..150).map(|at| validate(&mut company, began, at, 50 * US)).collect();
-        assert!(healed.last() < Some(&US), "the queue is gone: {:?}", healed.last());
+        let mut company = Company::default();
+        let (wait, at) = validates(&mut company, Instant::now(), 50 * US, 1);
+        assert_eq!(wait, Duration::ZERO);
+        let (wait, at) = validates(&mut company, at, 850 * US, 1);
+        assert_eq!(wait, 100 * US / SMOOTHING);
+        let (wait, at) = validates(&mut company, at, 80_000 * US, 50);
+        assert_eq!(wait, WAIT_MAX);
+        let (wait, _) = validates(&mut company, at, 50 * US, 100);
+        assert!(wait < US, "the queue is gone: {wait:?}");
     }
 
     #[test]
-    fn a_validate_that_is_never_answered_does_not_end_the_timing() {
-        let (mut company, began) = (Company::default(), Instant::now());
-        company.asked(1, || began);
-        company.answered(2, 1, began + FORGOTTEN_AFTER + US);
-        let waits: Vec<_> = (20..100)
-            .map(|at| validate(&mut company, began, at, if at == 20 { US } else { 80_000 * US }))
-            .collect();
-        assert_eq!(waits.last(), Some(&WAIT_MAX));
+    fn what_validates_took_is_forgotten_by_who_only_writes_from_then_on() {
+        let mut company = Company::default();
+        let (_, at) = validates(&mut company, Instant::now(), 50 * US, 1);
+        let (wait, at) = validates(&mut company, at, 80_000 * US, 50);
+        assert_eq!(wait, WAIT_MAX);
+        let later = at + FORGOTTEN_AFTER;
+        company.answered(1_000, 20, later);
+        assert_eq!(company.wait(30 * US, 20, later), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_validate_that_has_no_answer_yet_counts_as_slow_and_does_not_end_the_timing() {
+        let mut company = Company::default();
+        let (_, at) = validates(&mut company, Instant::now(), US, 1);
+        company.asked(1_001, || at);
+        let at = at + 100 * FORGOTTEN_AFTER;
+        company.answered(1_000, 1, at);
+        assert_eq!(company.wait(30 * US, UNANSWERED_MIN, at), WAIT_MAX);
+        assert!(validates(&mut company, at, US, 100).0 < US, "it is forgotten as any other");
     }
 
     #[test]
     fn who_is_answered_all_at_once_has_asked_much_of_late() {
         let (mut path, now) = (Company::default(), Instant::now());
-        path.wait(30 * US, 0);
-        let mut burst = |unanswered: usize| {
-            (1..=unanswered).rev().for_each(|left| path.answered(0, left, now));
-            path.wait(30_000 * US, 1)
+        path.wait(30 * US, 0, now);
+        let mut burst = |unanswered: usize, at: Instant| {
+            (1..=unanswered).rev().for_each(|left| path.answered(0, left, at));
+            path.wait(30_000 * US, 1, at)
         };
-        assert_eq!(burst(UNANSWERED_MIN - 1), Duration::ZERO);
-        assert_eq!(burst(256), WAIT_MAX);
-        let after: Vec<_> = (0..2 * OF_LATE).map(|_| burst(1)).collect();
-        assert_eq!((after[0], after.last()), (WAIT_MAX, Some(&Duration::ZERO)), "that is forgotten in time");
+        assert_eq!(burst(UNANSWERED_MIN - 1, now), Duration::ZERO);
+        assert_eq!(burst(256, now), WAIT_MAX);
+        assert_eq!(burst(1, now + OF_LATE), WAIT_MAX);
+        assert_eq!(burst(1, now + 2 * OF_LATE), Duration::ZERO, "that is forgotten in time");
+        assert_eq!(burst(256, now + 3 * OF_LATE), WAIT_MAX);
+        assert_eq!(burst(1, now + 9 * OF_LATE), Duration::ZERO, "at once, if nothing came in between");
     }
 
     #[test]
     fn who_asks_little_never_waits() {
-        let mut path = Company::default();
-        path.wait(30 * US, 0);
-        assert_eq!(path.wait(30_000 * US, UNANSWERED_MIN - 1), Duration::ZERO);
+        let (mut path, now) = (Company::default(), Instant::now());
+        path.wait(30 * US, 0, now);
+        assert_eq!(path.wait(30_000 * US, UNANSWERED_MIN - 1, now), Duration::ZERO);
     }
 }

@@ -8,11 +8,11 @@ use jeton_core::numbers::{ClaimsNo, IdempotencyKey, Sequence, SubjectNo};
 use jeton_core::token::TokenId;
 
 pub(crate) use command::KnownClaims;
-pub use validate::{ChecksBuffer, TOKENS_MAX, ValidateRequest, encode_validate};
+pub use validate::{ChecksBuffer, TOKENS_MAX, ValidateRequest, encode_validate, is_prompt_validate};
 
 use crate::cursor::{Cursor, Put};
 use crate::error::WireError;
-use crate::frame::{Frame, OPCODE_AT, append};
+use crate::frame::{Frame, append};
 
 const MAGIC: [u8; 4] = *b"JTNW";
 
@@ -154,11 +154,6 @@ impl<'a> Request<'a> {
             Self::TakeSnapshot => no_payload(into, TAKE_SNAPSHOT),
         }
     }
-}
-
-/// Whether an encoded request is a validate.
-pub fn is_validate(frame: &[u8]) -> bool {
-    frame.get(OPCODE_AT) == Some(&VALIDATE)
 }
 
 fn opcode_of(command: &Command) -> u8 {

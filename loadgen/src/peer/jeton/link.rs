@@ -75,7 +75,7 @@ impl Link {
     /// the round trip and the size of a datagram.
     pub(super) fn waits_until(&mut self, path: (Duration, u16), now: Instant) -> Option<Instant> {
         let (round_trip, datagram_bytes) = path;
-        let wait = self.company.wait(round_trip, self.unanswered);
+        let wait = self.company.wait(round_trip, self.unanswered, now);
         let until = self.waits_since.map(|since| since + wait).filter(|until| *until > now)?;
         let waiting: usize = self.streams.iter().map(|stream| stream.outgoing.len()).sum();
         (waiting < usize::from(datagram_bytes)).then_some(until)
@@ -239,6 +239,20 @@ mod tests {
         assert_eq!(busy.waits_until(SLOW, until - Duration::from_nanos(1)), Some(until));
         assert_eq!(busy.waits_until(SLOW, until), None, "time is over");
         assert_eq!(busy.waits_until(FAST, now), None, "nothing is in a queue");
+    }
+
+    #[test]
+    fn a_link_that_is_answered_all_at_once_is_busy_all_the_same() {
+        let mut link = link(20);
+        let mut answers = Vec::new();
+        (0..20).for_each(|id| Response::Busy { retry_ms: 0 }.encode(id, &mut answers));
+        link.receive(0, &answers);
+        let room = Taken { verdicts: &mut Vec::new(), issued: &mut Vec::new() };
+        link.take(0, Instant::now(), room, &mut |_, _, _| {}).unwrap();
+        assert_eq!(link.unanswered, 0);
+        link.outgoing(0, 20, false).extend_from_slice(&[0; 10]);
+        let now = link.waits_since.unwrap();
+        assert_eq!(link.waits_until(SLOW, now), Some(now + Duration::from_micros(500)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use jeton_core::numbers::{Binding, Sequence};
 
 use crate::cursor::{Cursor, Put};
 use crate::error::WireError;
-use crate::frame::{Frame, append};
+use crate::frame::{Frame, HEADER_BYTES, OPCODE_AT, append};
 
 /// The most tokens of one request: what fits into a frame with room for checks.
 pub const TOKENS_MAX: usize = 1024;
@@ -181,6 +181,12 @@ pub(super) fn encode_check(check: &Check<'_>, into: &mut Vec<u8>) {
     if let Some(binding) = check.binding {
         into.extend_from_slice(&binding.0);
     }
+}
+
+/// Whether an encoded request is a validate that waits for no event: that is answered as soon as the server takes it.
+pub fn is_prompt_validate(frame: &[u8]) -> bool {
+    let min_sequence = frame.get(HEADER_BYTES + 8..HEADER_BYTES + 16);
+    frame.get(OPCODE_AT) == Some(&super::VALIDATE) && min_sequence == Some(&[0; 8])
 }
 
 /// Appends a validate. `checks` is one for all tokens, or with `indexes` a table that each token names one of.
