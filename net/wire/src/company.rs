@@ -54,7 +54,7 @@ pub struct Company {
 }
 
 impl Company {
-    /// Says that a validate with this request id is sent. One at a time is timed: `now` is called if it is this one.
+    /// Says that a validate with this request id is handed over to be sent. One at a time is timed: `now` is called if it is this one.
     ///
     /// Round trips alone do not tell of all queues: whoever takes a full queue at once acknowledges its last datagram, which
     /// waited least. Writes are not timed, nor is a validate that waits for an event: they wait for a disk.
@@ -68,8 +68,9 @@ impl Company {
         let since = *self.since.get_or_insert(now);
         let age = now.saturating_duration_since(since);
         if age >= OF_LATE {
-            self.most = [0, if age < 2 * OF_LATE { self.most[0] } else { 0 }];
-            self.since = Some(now);
+            let is_next = age < 2 * OF_LATE;
+            self.most = [0, if is_next { self.most[0] } else { 0 }];
+            self.since = Some(if is_next { since + OF_LATE } else { now });
         }
         self.most[0] = self.most[0].max(unanswered);
     }
@@ -80,11 +81,17 @@ impl Company {
         let Some((timed, since)) = self.timed else { return };
         let took = at.saturating_duration_since(since).min(FORGOTTEN_AFTER);
         if timed == request || took == FORGOTTEN_AFTER {
-            let lag = self.validates.get_or_insert(Lag { least: took, smoothed: took });
-            lag.least = lag.least.min(took);
-            lag.smoothed = (lag.smoothed * (SMOOTHING - 1) + took) / SMOOTHING;
+            let before = self.validates.unwrap_or(Lag { least: took, smoothed: took });
+            let smoothed = (before.smoothed * (SMOOTHING - 1) + took) / SMOOTHING;
+            let smoothed = if self.is_known(at) { smoothed } else { took };
+            self.validates = Some(Lag { least: before.least.min(took), smoothed });
             (self.validated, self.timed) = (Some(at), None);
         }
+    }
+
+    /// Whether what validates took is not too long ago.
+    fn is_known(&self, now: Instant) -> bool {
+        self.validated.is_some_and(|at| now.saturating_duration_since(at) < FORGOTTEN_AFTER)
     }
 
     /// How long a frame is to wait, at most, from when it could be sent: until then, or until those that wait fill a
@@ -98,8 +105,7 @@ impl Company {
         if self.most.iter().all(|most| *most < UNANSWERED_MIN) {
             return Duration::ZERO;
         }
-        let is_known = self.validated.is_some_and(|at| now.saturating_duration_since(at) < FORGOTTEN_AFTER);
-        let validates = self.validates.filter(|_| is_known);
+        let validates = self.validates.filter(|_| self.is_known(now));
         let queues = Lag::in_queues(self.path).max(Lag::in_queues(validates));
         (queues / PART).min(WAIT_MAX)
     }
@@ -165,6 +171,7 @@ mod tests {
         let later = at + FORGOTTEN_AFTER;
         company.answered(1_000, 20, later);
         assert_eq!(company.wait(30 * US, 20, later), Duration::ZERO);
+        assert_eq!(validates(&mut company, later, 50 * US, 1).0, Duration::ZERO, "nor does it come back");
     }
 
     #[test]
@@ -192,6 +199,10 @@ mod tests {
         assert_eq!(burst(1, now + 2 * OF_LATE), Duration::ZERO, "that is forgotten in time");
         assert_eq!(burst(256, now + 3 * OF_LATE), WAIT_MAX);
         assert_eq!(burst(1, now + 9 * OF_LATE), Duration::ZERO, "at once, if nothing came in between");
+        let again = now + 20 * OF_LATE;
+        assert_eq!(burst(256, again), WAIT_MAX);
+        assert_eq!(burst(1, again + OF_LATE * 199 / 100), WAIT_MAX);
+        assert_eq!(burst(1, again + OF_LATE * 201 / 100), Duration::ZERO, "however seldom anything comes");
     }
 
     #[test]
