@@ -87,6 +87,53 @@ const PINNED: [(u64, &str); 3] = [
     (5_585, "the same in the same millisecond: a snapshot has what had come of the key at its event"),
 ];
 
+/// What each deliberate mistake is found by: a promise, not a panic or a number that ran over.
+const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
+    ("DurableBeforeSync", "watermarks out of order"),
+    ("AnchorIgnored", "a log of another history is not refused"),
+    ("DatagramReadTwice", "the server refuses what a client says in order"),
+    ("AnswerForgotten", "faults are healed, and somebody is not answered"),
+    ("AnswerBeforeDurable", "and the disk has less"),
+    ("PublishAtOnce", "for readers, not"),
+    ("SubjectRevokeForgetsOne", "an inspection says"),
+    ("ExpiryOffByOne", "verdict: Valid"),
+    ("ConsumeWithoutEvent", "a use was spent without an event"),
+    ("MovedAndUnlisted", "a replay ends in another state than the one that is running"),
+    ("ReclaimedAlive", "verdict: Unknown"),
+    ("UsesForgottenInMove", "an inspection says"),
+    ("KeysForgottenInReplay", "a replay ends in another state than the one that is running"),
+    ("IssueOverRevoke", "an inspection says"),
+    ("PendingRevokeCounts", "an inspection says"),
+    ("RenewalSeenAtOnce", "seconds_left"),
+    ("CommandCutInTwo", "a crash parted the events"),
+    ("BindingNotAsked", "verdict: Valid"),
+    ("FamilyForgetsRoot", "verdict: Valid"),
+    ("RightGivenBack", "for readers, not"),
+    ("DeadClaimsReused", "an inspection says"),
+    ("RenewalShortens", "a renewal, to"),
+    ("ParentNotAsked", "a command that has to be rejected has events"),
+    ("KeyOfAnother", "a key that was used for another command is taken"),
+    ("FailureAcknowledged", "or on what is not published"),
+    ("NewestNotCovered", "a command that has to be rejected has events"),
+    ("NumbersSeenEarly", "not None"),
+    ("SnapshotBeforeDurable", "and the log ends at"),
+    ("SnapshotForgetsRenewals", "verdict: "),
+    ("SnapshotAmidMarking", "a start from a snapshot ends in another state than a replay"),
+    ("SnapshotForgetsUses", "an inspection says"),
+    ("SnapshotUnlisted", "a start from a snapshot ends in another state than a replay"),
+    ("ClientNeverServed", "was served"),
+    ("TurnWithoutEnd", "was served"),
+    ("OrderWithinClientSwapped", "came first"),
+    ("ChainNotAsked", "a log with a gap is refused for another reason"),
+    ("PartNotCompared", "a start from a snapshot ends in another state than a replay"),
+    ("SealedAheadForgotten", "the chain is broken"),
+    ("RevokeRefusedOnLowDisk", "it is refused for what is not so"),
+    ("RevokeRefusedOnDoubt", "it is refused for what is not so"),
+    ("KeptRoomGivenAway", "a command that has to be rejected has events"),
+    ("BusyTooEarly", "it is refused for what is not so"),
+    ("StopNotAsked", "a command that has to be rejected has events"),
+];
+
 /// Does `work` with each number below `until`, on every core.
 fn on_all_cores(until: u64, work: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
@@ -164,8 +211,13 @@ fn every_deliberate_mistake_is_found() {
             Some(broken) => {
                 // The line that it prints is enough to see it again.
                 assert_eq!(run(broken.seed, Some(mistake)), Err(broken.clone()));
+                let name = mistake.name();
                 let what: String = broken.what.chars().take(90).collect();
-                println!("{}: seed {}, step {}: {what}", mistake.name(), broken.seed, broken.step);
+                println!("{name}: seed {}, step {}: {what}", broken.seed, broken.step);
+                let due = FOUND_BY.iter().find(|(of, _)| *of == name).map(|(_, due)| *due);
+                let due = due.expect("each mistake has its line");
+                let is_due = broken.what.contains(due) && !broken.what.starts_with("it panicked");
+                assert!(is_due, "{name} is found by something else than '{due}': {}", broken.what);
             }
             None => missed.lock().unwrap().push(mistake),
         }

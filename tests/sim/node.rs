@@ -12,7 +12,7 @@ use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::{ClaimsNo, LogId, Partition, Sequence, SubjectNo};
 use jeton_core::recovery::{Replay, ReplayAnchor, ReplayError};
 use jeton_core::rights::Caller;
-use jeton_core::sequencer::Sequencer;
+use jeton_core::sequencer::{Restrictions, Sequencer};
 use jeton_core::state::{State, StateConfig};
 use jeton_core::time::Millis;
 use jeton_core::token::TokenId;
@@ -23,6 +23,7 @@ use jeton_wire::doors::{QueueFull, Submit, Ticket, Validate};
 
 use super::client::Route;
 use super::disk::Disk;
+use super::oracle::Standing;
 use super::turns::Turns;
 use super::workload::Asking;
 use super::world::Writing;
@@ -127,9 +128,12 @@ impl Submit for Doors {
     fn submit(&self, ticket: Ticket, submission: Submission) -> Result<(), QueueFull> {
         let kept = submission.clone();
         let taken = self.queue.borrow_mut().handle_submission((self.serving.get(), ticket), submission);
-        taken.map_err(|_| QueueFull)?;
-        self.turns.borrow_mut().taken_in(ticket, &kept);
-        Ok(())
+        let mut turns = self.turns.borrow_mut();
+        match taken {
+            Ok(()) => turns.taken_in(ticket, &kept),
+            Err(_) => turns.turned_away(&kept),
+        }
+        taken.map_err(|_| QueueFull)
     }
 
     fn ring(&self) {}
@@ -153,6 +157,8 @@ pub(super) struct Node {
     pub(super) committing: Option<Vec<Sequence>>,
     pub(super) has_failed: bool,
     pub(super) is_stopping: bool,
+    /// What it was last told to refuse.
+    pub(super) restrictions: Restrictions,
     pub(super) turn_is_due: bool,
     pub(super) work_is_due: bool,
     /// A snapshot under way.
@@ -185,7 +191,7 @@ impl Node {
             now: Cell::new(now),
             asked: RefCell::default(),
             queue: RefCell::new(FairQueue::new(QUEUE)),
-            turns: RefCell::new(Turns::new(quantum)),
+            turns: RefCell::new(Turns::new(quantum, QUEUE)),
             serving: Cell::new(0),
         };
         Self {
@@ -196,6 +202,7 @@ impl Node {
             committing: None,
             has_failed: false,
             is_stopping: false,
+            restrictions: Restrictions::default(),
             turn_is_due: false,
             work_is_due: false,
             writing: None,
@@ -217,6 +224,22 @@ impl Node {
             self.doors.turns.borrow_mut().served(*ticket, submission, serving)?;
         }
         Ok(next)
+    }
+
+    /// Tells it what to refuse.
+    pub(super) fn restrict(&mut self, restrictions: Restrictions) {
+        self.restrictions = restrictions;
+        self.sequencer.set_restrictions(restrictions);
+    }
+
+    /// How things stand with it, for whoever decides what it has to refuse.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { restrictions: self.restrictions, has_failed: self.has_failed }
+    }
+
+    /// Whether everybody was taken in for whom there was room, and nobody else.
+    pub(super) fn check_taking_in(&self) -> Result<(), String> {
+        self.doors.turns.borrow_mut().check()
     }
 
     /// A commit has left.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jeton_core::batch::{OpenBatch, fitting};
+use jeton_core::command::Submission;
 use jeton_core::event::{Entry, Fact};
 use jeton_core::inspection::{ClientInfo, Inspection};
 use jeton_core::numbers::{Sequence, TenantNo};
@@ -21,9 +22,11 @@ use super::seen::Seen;
 use super::workload::Asking;
 
 mod decisions;
+mod refusals;
 
 use decisions::Decision;
 pub(super) use decisions::is_of_kind;
+pub(super) use refusals::{Bounds, Standing};
 
 /// The events of one command.
 #[derive(Clone, Copy, Debug)]
@@ -49,14 +52,30 @@ pub(super) struct Oracle {
     bodies: BTreeMap<[u8; 16], Vec<u8>>,
     /// Commands decided and not answered.
     decisions: BTreeMap<(u64, Ticket), Decision>,
+    bounds: Bounds,
+    /// The log of this incarnation of the server has failed.
+    has_failed: bool,
     pub(super) verdicts: u64,
     pub(super) seen: Seen,
 }
 
 impl Oracle {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     /// Works out what a command has to come to.
-    pub(super) fn plan(&self, submission: jeton_core::command::Submission, now_ms: u64) -> Plan {
-        Plan::new(submission, now_ms, &self.decided, &self.published, |payload| self.bodies.get(payload))
+    pub(super) fn plan(&self, submission: Submission, now_ms: u64, standing: Standing) -> Plan {
+        let refusal = self.refusal(&submission, standing);
+        let may_be_busy = self.may_be_marked(&submission);
+        let body_of = |payload: &[u8; 16]| self.bodies.get(payload);
+        let plan = Plan::new(submission, now_ms, &self.decided, &self.published, body_of);
+        Plan { refusal, may_be_busy, ..plan }
+    }
+
+    /// The log has failed: what waits for it is not known to be done.
+    pub(super) fn failed(&mut self) {
+        self.has_failed = true;
     }
 
     /// Takes the events that the sequencer has assigned since the last time, into the model of what is decided.
@@ -134,6 +153,7 @@ impl Oracle {
         self.spans.retain(|span| span.last <= at);
         self.journal.truncate(head);
         self.decisions.clear();
+        self.has_failed = false;
         (self.decided, self.published, self.published_to) = (Model::default(), Model::default(), 0);
         self.publish(Sequence(at));
         self.published.settle();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jeton_core::command::{Command, ConsumeToken, IssueTokens, RevokeTarget, Submission};
 use jeton_core::event::Recorded;
 use jeton_core::numbers::Binding;
+use jeton_core::outcome::Rejection;
 use jeton_core::rights::Rights;
 use jeton_core::token::{Token, TokenId, digest};
 use jeton_core::verdict::{Answer, Verdict};
@@ -34,6 +35,10 @@ pub(super) enum Recall {
 pub(super) struct Plan {
     pub(super) submission: Submission,
     pub(super) now_ms: u64,
+    /// What it has to be refused with, before anything is decided.
+    pub(super) refusal: Option<Rejection>,
+    /// Its key may be that of a revoke that is still being carried out.
+    pub(super) may_be_busy: bool,
     pub(super) recall: Recall,
     /// Whether the actor may do that, and the token concerned (if one is) is good for it.
     pub(super) is_allowed: bool,
@@ -69,6 +74,8 @@ impl Plan {
         body_of: impl Fn(&[u8; 16]) -> Option<&'m Vec<u8>>,
     ) -> Self {
         let mut plan = Self {
+            refusal: None,
+            may_be_busy: false,
             recall: Recall::Fresh,
             is_allowed: true,
             consume: None,

@@ -50,7 +50,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 38] = [
+pub const MISTAKES: [Mistake; 43] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::DatagramReadTwice,
@@ -89,6 +89,11 @@ pub const MISTAKES: [Mistake; 38] = [
     Mistake::Core(CoreMutation::ChainNotAsked),
     Mistake::Core(CoreMutation::PartNotCompared),
     Mistake::Core(CoreMutation::SealedAheadForgotten),
+    Mistake::Core(CoreMutation::RevokeRefusedOnLowDisk),
+    Mistake::Core(CoreMutation::RevokeRefusedOnDoubt),
+    Mistake::Core(CoreMutation::KeptRoomGivenAway),
+    Mistake::Core(CoreMutation::BusyTooEarly),
+    Mistake::Core(CoreMutation::StopNotAsked),
 ];
 
 impl Mistake {

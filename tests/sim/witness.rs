@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jeton_core::command::Command;
+use jeton_core::command::{Command, RevokeTarget};
 use jeton_core::numbers::Sequence;
 use jeton_core::outcome::{Outcome, Reply};
 use jeton_core::token::TokenId;
@@ -74,8 +74,8 @@ impl Witness {
                 if reply.result.as_ref().is_ok_and(|outcome| !is_of_kind(command, outcome)) {
                     return Err("an outcome of another kind of command".to_owned());
                 }
-                self.written(reply, connection, heard.request, step)?;
-                self.consumed(reply, command, key.unwrap_or(unique(connection, heard.request)), published)
+                self.written(reply, command, (connection, heard.request), step);
+                self.consumed(reply, command, *key, (connection, heard), published)
             }
             (Response::Answers { .. } | Response::Written { .. }, _) => {
                 Err("an answer to another question".to_owned())
@@ -100,35 +100,45 @@ impl Witness {
         }
     }
 
-    /// The cardinal sin: `valid`, to a question that was sent after the token's revoke had been acknowledged.
+    /// The cardinal sin: to call a token live, to a question that was sent after its revoke had been acknowledged.
     fn verdict(&self, token: &[u8; 32], answer: &Answer, heard: &Heard) -> Result<(), String> {
         let id = TokenId(*token.first_chunk().expect("32 bytes begin with 16"));
+        let is_live =
+            matches!(answer.verdict, Verdict::Valid | Verdict::ConsumeRequired | Verdict::Forbidden);
+        if is_live { self.may_live(id, heard) } else { Ok(()) }
+    }
+
+    fn may_live(&self, id: TokenId, heard: &Heard) -> Result<(), String> {
         match self.killed.get(&id) {
-            Some(at) if *at < heard.sent.step && answer.verdict == Verdict::Valid => Err(format!(
-                "token {id} is valid to a question of step {}, its revoke was acknowledged in step {at}",
+            Some(at) if *at < heard.sent.step => Err(format!(
+                "token {id} is live to a question of step {}, its revoke was acknowledged in step {at}",
                 heard.sent.step
             )),
             _ => Ok(()),
         }
     }
 
-    fn written(&mut self, reply: &Reply, connection: u64, request: u64, step: u64) -> Result<(), String> {
-        let kills = self.on_their_way.remove(&(connection, request)).unwrap_or_default();
-        if reply.result.is_ok() {
-            self.writes += 1;
-            self.acknowledged = self.acknowledged.max(reply.sequence);
-            for id in kills {
-                self.killed.entry(id).or_insert(step);
-            }
+    fn written(&mut self, reply: &Reply, command: &Command, request: (u64, u64), step: u64) {
+        let mut kills = self.on_their_way.remove(&request).unwrap_or_default();
+        if reply.result.is_err() {
+            return;
         }
-        Ok(())
+        self.writes += 1;
+        self.acknowledged = self.acknowledged.max(reply.sequence);
+        if let Command::Revoke(target) = command {
+            kills.extend(named(target));
+        }
+        for id in kills {
+            self.killed.entry(id).or_insert(step);
+        }
     }
 
     fn consumed(
         &mut self,
         reply: &Reply,
         command: &Command,
-        key: [u8; 16],
+        key: Option<[u8; 16]>,
+        (connection, heard): (u64, &Heard),
         published: &Model,
     ) -> Result<(), String> {
         let (Ok(Outcome::Consumed { answer, .. }), Command::ConsumeToken(consume)) = (&reply.result, command)
@@ -139,9 +149,13 @@ impl Witness {
             return Ok(());
         }
         let id = consume.token.id;
+        // With a key it may be what was granted before.
+        if key.is_none() {
+            self.may_live(id, heard)?;
+        }
         let token = published.tokens.get(&id).ok_or("a use of a token was granted that the log has not")?;
         let spent = self.spent.entry(id).or_default();
-        spent.insert(key);
+        spent.insert(key.unwrap_or(unique(connection, heard.request)));
         if token.uses_max > 0 && spent.len() > token.uses_max as usize {
             return Err(format!("token {id} was used {} times, of {}", spent.len(), token.uses_max));
         }
@@ -157,6 +171,15 @@ impl Witness {
             ));
         }
         Ok(())
+    }
+}
+
+/// The token that a revoke names by itself: dead once that is acknowledged, whatever the model says.
+fn named(target: &RevokeTarget) -> Option<TokenId> {
+    match target {
+        RevokeTarget::Token(token) => Some(token.id),
+        RevokeTarget::Id(id) | RevokeTarget::Family(id) => Some(*id),
+        _ => None,
     }
 }
 

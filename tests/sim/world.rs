@@ -13,7 +13,7 @@ use jeton_wire::response::Response;
 use super::client::{Client, Route, STREAMS, issued};
 use super::disk::Disk;
 use super::node::Node;
-use super::oracle::Oracle;
+use super::oracle::{Bounds, Oracle};
 use super::parts::Parts;
 use super::rng::Rng;
 use super::witness::Witness;
@@ -151,7 +151,7 @@ impl World {
             links: BTreeMap::new(),
             pool: Pool::default(),
             tokens: BTreeMap::new(),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(Bounds::new(limits, tokens_max)),
             witness: Witness::default(),
             trace: blake3::Hasher::new(),
             report: Report::default(),

@@ -77,6 +77,16 @@ pub enum Mutation {
     PartNotCompared,
     /// A commit lacks what was sealed ahead of it.
     SealedAheadForgotten,
+    /// While the disk is nearly full a revoke is refused as well.
+    RevokeRefusedOnLowDisk,
+    /// While the clock is in doubt a revoke is refused as well.
+    RevokeRefusedOnDoubt,
+    /// What is kept for revokes is given to whoever asks.
+    KeptRoomGivenAway,
+    /// A command is refused as if there were no room while there is half of it.
+    BusyTooEarly,
+    /// A stop does not keep new commands out.
+    StopNotAsked,
 }
 
 #[cfg(feature = "mutations")]

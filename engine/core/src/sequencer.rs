@@ -281,19 +281,25 @@ impl<T> Sequencer<T> {
         // The first outcome of this key is not known yet: whoever repeats a revoke while it goes on asks again.
         let is_repeat =
             submission.key.is_some_and(|key| self.marking_keys.contains(&(submission.actor, key)));
-        let may_be_valid_after = matches!(command, Command::IssueTokens(_) | Command::RenewToken { .. });
+        let may_be_valid_after = matches!(command, Command::IssueTokens(_) | Command::RenewToken { .. })
+            || mutated!(RevokeRefusedOnDoubt);
+        let may_go_on = command.takes() && !mutated!(RevokeRefusedOnLowDisk);
         let rules = [
             (self.has_failed, Rejection::LogFailed),
-            (self.restrictions.stopping, Rejection::Stopping),
+            (self.restrictions.stopping && !mutated!(StopNotAsked), Rejection::Stopping),
             (self.restrictions.clock_in_doubt && may_be_valid_after, Rejection::ClockInDoubt),
-            (self.restrictions.disk_low && !command.takes(), Rejection::DiskFull),
+            (self.restrictions.disk_low && !may_go_on, Rejection::DiskFull),
             (self.is_full(command.takes()) || is_repeat, Rejection::Busy { retry_ms: BUSY_RETRY_MS }),
         ];
         rules.into_iter().find(|(holds, _)| *holds).map(|(_, rejection)| rejection)
     }
 
     fn is_full(&self, takes: bool) -> bool {
-        let room = |max: usize| if takes { max } else { max - max / TAKING_SHARE };
+        let may_have_all = takes || mutated!(KeptRoomGivenAway);
+        let room = |max: usize| {
+            let max = if mutated!(BusyTooEarly) { max / 2 } else { max };
+            if may_have_all { max } else { max - max / TAKING_SHARE }
+        };
         let in_flight = self.watermarks.assigned.0 - self.watermarks.durable.0;
         in_flight >= room(limit!(events_in_flight, EVENTS_IN_FLIGHT_MAX)) as u64
             || self.held.len() + self.marking.len() >= room(ANSWERS_HELD_MAX)

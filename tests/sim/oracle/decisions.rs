@@ -80,7 +80,7 @@ impl Oracle {
             Recall::Same(_) => return fail("a repeated command has events"),
             Recall::Fresh | Recall::Forgotten => &[],
         };
-        if !plan.is_allowed {
+        if !plan.is_allowed || plan.refusal.is_some() {
             return fail("a command that has to be rejected has events");
         }
         let mut facts: Vec<_> = entries.iter().map(|entry| &entry.event.fact).collect();
@@ -212,7 +212,10 @@ impl Oracle {
         self.note_answer(&decision, reply);
         let told = |what: String| format!("{what}: {reply:?} to {decision:?}");
         match &reply.result {
-            Err(rejection) => check_rejection(&decision, reply.sequence, *rejection).map_err(told)?,
+            Err(rejection) => {
+                self.check_refusal(&decision.plan, *rejection).map_err(told)?;
+                check_rejection(&decision, reply.sequence, *rejection).map_err(told)?;
+            }
             Ok(outcome) => {
                 let rests = reply.sequence >= decision.basis;
                 let published = reply.sequence.0 as usize <= self.published_to;
@@ -250,6 +253,9 @@ impl Oracle {
         let plan = &decision.plan;
         if !is_of_kind(&plan.submission.command, outcome) {
             return fail("an outcome of another kind of command");
+        }
+        if let Some(due) = plan.refusal {
+            return Err(format!("it has to be refused as {due:?}"));
         }
         match (&plan.recall, outcome) {
             (Recall::Other, _) => fail("a key that was used for another command is taken"),
@@ -301,7 +307,8 @@ impl Oracle {
     }
 }
 
-/// A rejection has no events, and says what had to be said.
+/// A rejection has no events, and says what had to be said; what is refused before it is decided, and for a limit, is in
+/// `refusals`.
 fn check_rejection(decision: &Decision, sequence: Sequence, rejection: Rejection) -> Result<(), String> {
     let plan = &decision.plan;
     match rejection {
@@ -367,6 +374,6 @@ fn check_rights(decided: &Model, facts: &[&Fact]) -> Result<(), String> {
     }
 }
 
-fn fail<T>(what: &str) -> Result<T, String> {
+pub(super) fn fail<T>(what: &str) -> Result<T, String> {
     Err(what.to_owned())
 }

@@ -47,6 +47,7 @@ impl World {
             return Err("the server refuses what a client says in order".to_owned());
         }
         let asked = node.take_asked();
+        node.check_taking_in()?;
         let has_commands = node.has_commands();
         self.oracle.check_asked(&asked, now.0, node.has_failed)?;
         self.send(TO_CLIENT, on, &out);
@@ -81,7 +82,7 @@ impl World {
             if is_ahead {
                 self.report.seen.note("decided ahead of a full commit");
             }
-            let plan = self.oracle.plan(submission.clone(), now.0);
+            let plan = self.oracle.plan(submission.clone(), now.0, node.standing());
             let rng = &mut self.rng;
             let mut entropy = |bytes: &mut [u8]| rng.fill(bytes);
             node.sequencer.handle_submission((connection, ticket), submission, now, &mut entropy);
@@ -161,6 +162,7 @@ impl World {
             self.report.seen.note("the log failed");
             node.sequencer.handle_failure();
             node.has_failed = true;
+            self.oracle.failed();
             let has_commands = node.has_commands();
             let wait = self.rng.within(50..1_200);
             self.schedule(self.now + wait, Event::Fault(super::Fault::Crash));
@@ -287,7 +289,7 @@ impl World {
             self.disk.sync_anchor();
         }
         let Some(node) = &mut self.node else { return Ok(()) };
-        node.sequencer.set_restrictions(Restrictions {
+        node.restrict(Restrictions {
             clock_in_doubt: self.clock.is_in_doubt,
             disk_low: now < self.full_until,
             stopping: node.is_stopping,
