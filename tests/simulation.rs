@@ -132,6 +132,8 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("KeptRoomGivenAway", "a command that has to be rejected has events"),
     ("BusyTooEarly", "it is refused for what is not so"),
     ("StopNotAsked", "a command that has to be rejected has events"),
+    ("QueueRoomGivenAway", "taken in, and there is no room"),
+    ("TurnedAwayTooEarly", "turned away, and there is room"),
 ];
 
 /// Does `work` with each number below `until`, on every core.

@@ -22,6 +22,7 @@ use jeton_core::command::Submission;
 use jeton_core::fair_queue::QueueLimits;
 use jeton_core::numbers::Sequence;
 use jeton_core::outcome::Reply;
+use jeton_core::sequencer::TAKING_SHARE;
 use jeton_core::state::StateConfig;
 use jeton_core::view::View;
 use jeton_net::doors::{DoorReply, QueueFull, SnapshotTaken, Ticket};
@@ -102,6 +103,19 @@ struct Command {
     submission: Submission,
 }
 
+impl Post<Command> {
+    /// Takes a command in, and lets the sequencer sleep on. The last part of the room is for what takes something from
+    /// somebody, as it is in the sequencer's own queue. Shards that look at the same moment may find the same last place: it
+    /// can be passed by one command for each who submits at that moment.
+    fn submit(&self, command: Command) -> Result<(), QueueFull> {
+        let kept = if command.submission.command.takes() { 0 } else { COMMANDS_MAX / TAKING_SHARE };
+        if self.len() >= COMMANDS_MAX - kept {
+            return Err(QueueFull);
+        }
+        self.try_send_quietly(command).map_err(|_| QueueFull)
+    }
+}
+
 /// Figures that the threads write and [`Doors`] tell.
 #[derive(Debug, Default)]
 struct Figures {
@@ -179,7 +193,8 @@ impl Engine {
     pub fn call(&self, submission: Submission) -> Result<Reply, QueueFull> {
         let (sender, receiver) = bounded(1);
         let command = Command { reply_to: ReplyTo::Channel(sender), submission };
-        self.commands.try_send(command).map_err(|_| QueueFull)?;
+        self.commands.submit(command)?;
+        self.commands.ring();
         match receiver.recv() {
             Ok(DoorReply::Command(reply)) => Ok(reply),
             _ => Err(QueueFull),

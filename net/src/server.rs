@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::SegQueue;
 use jeton_core::numbers::Sequence;
 use jeton_wire::WireError;
 use jeton_wire::doors::{DoorReply, Submit, Ticket, Validate};
@@ -28,18 +28,22 @@ use crate::driver::{ConnId, Driver, DriverEvent, Read};
 use crate::identity::Identity;
 use crate::shard::{Bell, Handler};
 
-/// Answers on their way back to a shard.
-pub const REPLIES_MAX: usize = 1 << 17;
+/// Answers that a shard's clients may have to come at a time, all together.
+const REPLIES_MAX: usize = 1 << 17;
 /// Answers delivered in one turn: a commit brings thousands, and with them as many writes that waited for room. Everybody's
 /// datagrams have their turn in between.
 const ANSWERS_PER_TURN: usize = 256;
 /// How long a validate that waits for an event of another shard waits at most before it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The way back to a shard for the doors: a bounded queue and a bell.
+/// The way back to a shard for the doors: a queue and a bell.
+///
+/// The queue has no bound of its own: there is one answer for each ticket, and of those a shard has 131,072 out at most. A
+/// ring of so many places would be gone through whole, and each place be cold when its turn comes
+/// (docs/decisions/0021-queues-without-rings.md).
 #[derive(Clone, Debug)]
 pub struct ReplyQueue {
-    queue: Arc<ArrayQueue<(Ticket, DoorReply)>>,
+    queue: Arc<SegQueue<(Ticket, DoorReply)>>,
     bell: Arc<Bell>,
 }
 
@@ -47,17 +51,12 @@ impl ReplyQueue {
     /// An empty queue to the shard with this bell.
     #[must_use]
     pub fn new(bell: Arc<Bell>) -> Self {
-        Self { queue: Arc::new(ArrayQueue::new(REPLIES_MAX)), bell }
+        Self { queue: Arc::new(SegQueue::new()), bell }
     }
 
     /// Sends an answer back, without waking the shard: [`Self::ring`] does, once for many.
-    ///
-    /// The queue has room for every ticket that sessions may have out; if it is full all the same the shard is gone,
-    /// and the answer with it.
     pub fn push(&self, ticket: Ticket, reply: DoorReply) {
-        if self.queue.push((ticket, reply)).is_err() {
-            tracing::error!(ticket, "an answer found no room on its way back");
-        }
+        self.queue.push((ticket, reply));
     }
 
     /// Whether both lead to the same shard.

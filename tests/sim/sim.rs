@@ -50,7 +50,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 43] = [
+pub const MISTAKES: [Mistake; 45] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::DatagramReadTwice,
@@ -94,6 +94,8 @@ pub const MISTAKES: [Mistake; 43] = [
     Mistake::Core(CoreMutation::KeptRoomGivenAway),
     Mistake::Core(CoreMutation::BusyTooEarly),
     Mistake::Core(CoreMutation::StopNotAsked),
+    Mistake::Core(CoreMutation::QueueRoomGivenAway),
+    Mistake::Core(CoreMutation::TurnedAwayTooEarly),
 ];
 
 impl Mistake {

@@ -11,7 +11,9 @@
 //!
 //! It knows nothing of the sequencer, of time or of the way back to clients, which is `T`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 use crate::command::{Command, ISSUE_TOKENS_MAX, Submission};
 use crate::mutation::{limit, mutated};
@@ -59,14 +61,15 @@ struct Line<T> {
 /// The lines of all clients of which something waits.
 pub struct FairQueue<T> {
     limits: QueueLimits,
-    lines: HashMap<ClientNo, Line<T>>,
+    // By numbers that the log gives out: no client chooses where they collide.
+    lines: FxHashMap<ClientNo, Line<T>>,
     /// Whose turn it is, and who comes after; each client with a line once.
     turns: VecDeque<ClientNo>,
     waiting: usize,
     /// Lines that nobody has any more, kept for their memory.
     spare: Vec<VecDeque<(T, Submission)>>,
     /// How many commands of a client were served ahead of a commit since the last one.
-    ahead: HashMap<ClientNo, usize>,
+    ahead: FxHashMap<ClientNo, usize>,
 }
 
 impl<T> std::fmt::Debug for FairQueue<T> {
@@ -96,11 +99,11 @@ impl<T> FairQueue<T> {
         assert!(limits.commands_max >= limits.per_client_max, "what one may have, all together may");
         Self {
             limits,
-            lines: HashMap::new(),
+            lines: FxHashMap::default(),
             turns: VecDeque::new(),
             waiting: 0,
             spare: Vec::new(),
-            ahead: HashMap::new(),
+            ahead: FxHashMap::default(),
         }
     }
 
@@ -122,8 +125,11 @@ impl<T> FairQueue<T> {
     /// The ticket, if there is no room: nothing was taken.
     pub fn handle_submission(&mut self, ticket: T, submission: Submission) -> Result<(), T> {
         let client = submission.actor;
-        let takes = submission.command.takes();
-        let room = |max: usize| if takes { max } else { max - max / TAKING_SHARE };
+        let may_have_all = submission.command.takes() || mutated!(QueueRoomGivenAway);
+        let room = |max: usize| {
+            let max = if mutated!(TurnedAwayTooEarly) { max / 2 } else { max };
+            if may_have_all { max } else { max - max / TAKING_SHARE }
+        };
         let own = self.lines.get(&client).map_or(0, |line| line.waiting.len());
         if own >= room(self.limits.per_client_max) || self.waiting >= room(self.limits.commands_max) {
             return Err(ticket);

@@ -87,6 +87,10 @@ pub enum Mutation {
     BusyTooEarly,
     /// A stop does not keep new commands out.
     StopNotAsked,
+    /// What the queue keeps for revokes is given to whoever asks.
+    QueueRoomGivenAway,
+    /// The queue turns commands away while there is half of its room.
+    TurnedAwayTooEarly,
 }
 
 #[cfg(feature = "mutations")]

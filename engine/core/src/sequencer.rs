@@ -47,6 +47,8 @@ pub const TAKING_SHARE: usize = 8;
 /// Tokens that a revoke by subject marks at a time: about a millisecond, so that nothing waits long behind it.
 const MARK_STEP: usize = 4_096;
 const BUSY_RETRY_MS: u32 = 5;
+/// Publications ahead of the one under way for which memory is asked: a few lines come at a time.
+const FETCHED_AHEAD: usize = 8;
 
 /// The name of the tenant that a new log begins with.
 pub const FIRST_TENANT: &str = "default";
@@ -370,11 +372,11 @@ impl<T> Sequencer<T> {
         assert!(sequence <= self.watermarks.appended, "only what was handed out can become durable");
         assert!(sequence >= self.watermarks.durable, "nothing durable is taken back");
         self.watermarks.durable = sequence;
-        while let Some((at, _)) = self.publications.front() {
-            if *at > sequence {
-                break;
+        for _ in 0..self.publications.partition_point(|(at, _)| *at <= sequence) {
+            if let Some((_, ahead)) = self.publications.get(FETCHED_AHEAD) {
+                self.state.prefetch(ahead);
             }
-            let (_, publication) = self.publications.pop_front().expect("it was there a moment ago");
+            let (_, publication) = self.publications.pop_front().expect("there are so many");
             self.state.publish(&publication);
         }
         self.watermarks.published = sequence;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jeton_index::{
     Entry as IndexEntry, IndexConfig, IndexError, Reader, SEGMENT_RECORDS, State as Bits, Writer,
 };
+use rustc_hash::FxHashMap;
 
 use crate::extra::Extra;
 use crate::judge::Facts;
@@ -83,7 +84,7 @@ pub struct State {
     registry: Arc<Registry>,
     names: names::Names,
     /// Rights as decided; readers see them later (grants) or earlier (withdrawals) in the registry.
-    callers: HashMap<ClientNo, Caller>,
+    callers: FxHashMap<ClientNo, Caller>,
     lists: lists::Lists,
     jobs: lists::MarkJobs,
     pending: pending::Pending,
@@ -147,7 +148,7 @@ impl State {
             is_whole: true,
             registry: Arc::new(Registry::new(log, partition)),
             names: names::Names::default(),
-            callers: HashMap::new(),
+            callers: FxHashMap::default(),
             lists: lists::Lists::default(),
             jobs: lists::MarkJobs::default(),
             pending: pending::Pending::default(),

@@ -9,7 +9,6 @@ use jeton_core::command::Submission;
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::{ClaimsNo, LogId, Partition, Sequence, SubjectNo, TenantNo};
 use jeton_core::rights::{Caller, Rights};
-use jeton_core::sequencer::TAKING_SHARE;
 use jeton_core::time::Millis;
 use jeton_core::token::TokenId;
 use jeton_core::verdict::Answer;
@@ -19,7 +18,7 @@ use jeton_net::server::{CounterValues, ReplyQueue, ShardCounters};
 
 use super::post::Post;
 use super::reader_thread::LogRead;
-use super::{COMMANDS_MAX, Command, Figures, ReplyTo};
+use super::{Command, Figures, ReplyTo};
 use crate::clock::Clock;
 
 /// Makes the doors of each shard.
@@ -144,13 +143,8 @@ fn shard_json(values: &CounterValues) -> serde_json::Value {
 
 impl Submit for Doors {
     fn submit(&self, ticket: Ticket, submission: Submission) -> Result<(), QueueFull> {
-        // The last part of this queue is for what takes something from somebody, as it is in the sequencer's own.
-        let is_full = self.engine.commands.len() >= COMMANDS_MAX - COMMANDS_MAX / TAKING_SHARE;
-        if is_full && !submission.command.takes() {
-            return Err(QueueFull);
-        }
         let command = Command { reply_to: ReplyTo::Shard(self.replies.clone(), ticket), submission };
-        self.engine.commands.try_send_quietly(command).map_err(|_| QueueFull)
+        self.engine.commands.submit(command)
     }
 
     fn ring(&self) {

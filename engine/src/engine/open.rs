@@ -23,7 +23,7 @@ use super::recover::{Recovered, recover};
 use super::sequencer_thread::SequencerThread;
 use super::snapshot_desk::{self, SnapshotSchedule};
 use super::writer_thread::WriterThread;
-use super::{COMMANDS_MAX, Engine, EngineConfig, Figures, LOG_READS_MAX, QUEUE_LIMITS, ReplyTo};
+use super::{Engine, EngineConfig, Figures, LOG_READS_MAX, QUEUE_LIMITS, ReplyTo};
 use crate::clock::Clock;
 use crate::snapshots::SnapshotDir;
 
@@ -120,7 +120,7 @@ impl Engine {
         let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
         sequencer.set_restrictions(restrictions);
         let (for_sequencer, for_writer) = (Parker::new(), Parker::new());
-        let (commands, command_receiver) = Post::bounded(COMMANDS_MAX, for_sequencer.unparker());
+        let (commands, command_receiver) = Post::unbounded(for_sequencer.unparker()); // bounded where it is filled
         let (stop, stop_receiver) = Post::bounded(1, for_sequencer.unparker());
         let (commits, commit_receiver) = Post::bounded(1, for_writer.unparker());
         let (reads, read_receiver) = bounded(LOG_READS_MAX);

@@ -84,10 +84,12 @@ impl Oracle {
     /// A rejection that comes before anything is decided, where there had to be one, and that one.
     pub(super) fn check_refusal(&self, plan: &Plan, rejection: Rejection) -> Result<(), String> {
         match (plan.refusal, rejection) {
-            (_, Rejection::Indeterminate) if self.has_failed => Ok(()),
-            (_, Rejection::Indeterminate) => fail("the log has not failed, and nobody knows what was done"),
             (Some(due), told) if discriminant(&due) == discriminant(&told) => Ok(()),
             (Some(due), _) => Err(format!("it has to be refused as {due:?}")),
+            (None, Rejection::Indeterminate) if self.has_failed => Ok(()),
+            (None, Rejection::Indeterminate) => {
+                fail("the log has not failed, and nobody knows what was done")
+            }
             (None, Rejection::Busy { .. }) if plan.may_be_busy || self.may_lack_room_for_key(plan) => Ok(()),
             (
                 None,

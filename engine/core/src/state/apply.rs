@@ -100,6 +100,13 @@ impl State {
         }
     }
 
+    /// Asks for the memory that [`Self::publish`] will need.
+    pub(crate) fn prefetch(&self, publication: &Publication) {
+        if let Publication::Token(id) = publication {
+            self.index.prefetch(&id.0);
+        }
+    }
+
     fn fold(&mut self, at: At, entry: &Entry) -> Result<Option<Publication>, ApplyError> {
         let detached = entry.detached.as_ref().map(|detached| detached.bytes.as_slice());
         match &entry.event.fact {

@@ -3,6 +3,8 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
+use rustc_hash::FxHashMap;
+
 use crate::event::{Recorded, ScopedKey};
 use crate::mutation::limit;
 use crate::numbers::ClientNo;
@@ -30,7 +32,7 @@ pub(super) struct KeyMemory {
     records: HashMap<ScopedKey, KeyRecord>,
     order: VecDeque<(Millis, ScopedKey)>,
     /// How much of `order` is whose.
-    of_client: HashMap<ClientNo, usize>,
+    of_client: FxHashMap<ClientNo, usize>,
     /// A copy under way.
     copying: Option<Copying>,
 }
@@ -191,7 +193,7 @@ mod tests {
         assert!(memory.has_room(other, Millis(0)));
         assert!(memory.has_room(greedy, Millis(KEY_MEMORY_MS)));
         memory.remember(key(9), record(KEY_MEMORY_MS));
-        assert_eq!(memory.of_client, HashMap::from([(greedy, 1)]));
+        assert_eq!(memory.of_client, FxHashMap::from_iter([(greedy, 1)]));
     }
 
     #[test]

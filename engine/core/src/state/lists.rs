@@ -3,10 +3,11 @@
 //! Every slot in use is in its subject's list. A renewal that is not published yet has a slot beside the one that its
 //! token still has: both lead to the same token, which is marked once.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 
 use jeton_index::{State as Bits, Writer};
+use rustc_hash::FxHashMap;
 
 use crate::mutation::mutated;
 use crate::numbers::SubjectNo;
@@ -159,7 +160,7 @@ struct MarkJob {
 pub(super) struct MarkJobs {
     jobs: VecDeque<MarkJob>,
     /// For each subject with a job, the jobs it has and the `serials_before` of the youngest, which covers the most.
-    covered: HashMap<SubjectNo, (usize, u64)>,
+    covered: FxHashMap<SubjectNo, (usize, u64)>,
 }
 
 impl MarkJobs {
