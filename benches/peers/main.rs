@@ -1,10 +1,11 @@
 //! Jeton beside Redis, in the clear and over TLS: by turns, on the same core, with the same tokens in flight; durable writes
-//! beside a Redis that syncs each; and what a snapshot costs readers.
+//! beside a Redis that syncs each; what a snapshot costs readers, and what a restart does.
 //!
 //! `cargo run --release -p jeton-benches --bin peers` installs Redis if it is missing (Debian's package, as root), builds
 //! what it measures, measures, and writes the tables and the plot of docs/BENCHMARKS.md.
 
 mod plot;
+mod restarts;
 mod rig;
 mod shapes;
 mod snapshots;
@@ -43,6 +44,9 @@ struct Arguments {
     /// Live tokens where a snapshot is written.
     #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u32).range(100_000..=50_000_000))]
     snapshot_tokens: u32,
+    /// Live tokens where a server is restarted.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(100_000..=50_000_000))]
+    restart_tokens: u32,
     /// Where BENCHMARKS.md is; a plot is written beside it.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -60,13 +64,15 @@ enum Part {
     Writes,
     /// What a snapshot costs readers.
     Snapshots,
+    /// How soon after a kill a server is there again, and as fast.
+    Restarts,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let document = arguments.docs.join("BENCHMARKS.md");
     let read = || std::fs::read_to_string(&document).with_context(|| document.display().to_string());
-    for marks in [table::MARKS, writes::MARKS, snapshots::MARKS] {
+    for marks in [table::MARKS, writes::MARKS, snapshots::MARKS, restarts::MARKS] {
         table::check(&read()?, marks)?;
     }
     let rig = Rig::start(arguments.server_core, &arguments.generator_cores, arguments.tokens)?;
@@ -87,6 +93,12 @@ fn main() -> anyhow::Result<()> {
         let measured = snapshots::measure(&rig, times, seconds, tokens)?;
         let command = format!("{} --snapshot-tokens {tokens}", arguments.command("snapshots"));
         put(snapshots::MARKS, &snapshots::write(&measured, &rig.machine()?, tokens, &command))?;
+    }
+    if is_wanted(Part::Restarts) {
+        let tokens = arguments.restart_tokens;
+        let measured = restarts::measure(&rig, times, seconds, tokens)?;
+        let command = format!("{} --restart-tokens {tokens}", arguments.command("restarts"));
+        put(restarts::MARKS, &restarts::write(&measured, &rig.machine()?, tokens, &command))?;
     }
     if is_wanted(Part::Validates) {
         let measured = validates(&rig, times, seconds)?;

@@ -67,7 +67,7 @@ enum Kind {
     Durable,
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("{:?}", command.get_program()))?;
     ensure!(status.success(), "{:?} failed: {status}", command.get_program());
     Ok(())
@@ -114,9 +114,24 @@ fn wait_until(what: &str, is_there: impl Fn() -> bool) -> anyhow::Result<()> {
     let began = Instant::now();
     while !is_there() {
         ensure!(began.elapsed() < PATIENCE, "{what} did not start within {} s", PATIENCE.as_secs());
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
+}
+
+/// Starts a server, with one shard, and waits until it listens.
+fn serve(mut program: Command, data: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Process> {
+    let process = program
+        .args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .envs(environment.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("{:?} (taskset is in Debian's util-linux)", program.get_program()))?;
+    let process = Process(process);
+    wait_until("jeton", || data.join("server.json").exists())?;
+    Ok(process)
 }
 
 impl Rig {
@@ -161,17 +176,7 @@ impl Rig {
         core: &str,
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Process> {
-        let process = pinned(core, &binaries.join("jeton"))
-            .args(["serve", "--cores", "1", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("taskset (Debian: util-linux)")?;
-        let process = Process(process);
-        wait_until("jeton", || data.join("server.json").exists())?;
-        Ok(process)
+        serve(pinned(core, &binaries.join("jeton")), data, environment)
     }
 
     /// A Redis that keeps nothing, as fast as it can be, but for the durable one. Its certificates are those that Jeton made, so
@@ -203,16 +208,22 @@ impl Rig {
         Self::jeton(&self.binaries, data, &self.core, environment)
     }
 
+    /// One more that may use every core, and writes a snapshot only when one is ordered.
+    pub(crate) fn jeton_on_all_cores(&self, data: &Path) -> anyhow::Result<Process> {
+        let never = [("JETON_SNAPSHOT_LOG_MIB", "0"), ("JETON_SNAPSHOT_MINUTES", "0")];
+        serve(Command::new(self.binaries.join("jeton")), data, &never)
+    }
+
     /// A program of ours on the cores of the generator.
     pub(crate) fn beside_the_generator(&self, program: &str) -> Command {
         pinned(&self.generator_cores, &self.binaries.join(program))
     }
 
-    /// The generator, asking about so many tokens in a shape.
+    /// The generator, asking about so many tokens in a shape; its warm-up is to be said.
     pub(crate) fn generator(&self, shape: &Shape, seconds: u32, tokens: u32, whose: &str) -> Command {
         let mut command = self.beside_the_generator("jeton-load");
         command
-            .args(["run", "--json", "--closed", "--warm-up", "1s", "--mix", "validate=100"])
+            .args(["run", "--json", "--closed", "--mix", "validate=100"])
             .args(["--asks", "live=90,unknown=5,wrong-secret=5"])
             .args(["--duration", &format!("{seconds}s"), "--tokens", &tokens.to_string()])
             .args(["--connections", &shape.connections.to_string(), "--batch", &shape.batch.to_string()])
@@ -237,6 +248,7 @@ impl Rig {
     pub(crate) fn measure(&self, peer: Peer, shape: &Shape, seconds: u32) -> anyhow::Result<Figures> {
         let identities = self.dir.path().join("jeton/identities");
         let mut command = self.generator(shape, seconds, self.tokens, &format!("{peer:?}"));
+        command.args(["--warm-up", "1s"]);
         let server = match peer {
             Peer::Jeton => {
                 command.arg("--data").arg(self.dir.path().join("jeton"));

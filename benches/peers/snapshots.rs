@@ -58,7 +58,7 @@ pub(crate) fn measure(rig: &Rig, alternations: u32, seconds: u32, tokens: u32) -
 impl Subject<'_> {
     fn ask(&self, seconds: u32) -> anyhow::Result<Figures> {
         let mut command = self.rig.generator(&SHAPES[0], seconds, self.tokens, "snapshots");
-        command.arg("--data").arg(&self.data);
+        command.args(["--warm-up", "1s", "--data"]).arg(&self.data);
         figures(&self.rig.output_of(command, &self.server)?)
     }
 

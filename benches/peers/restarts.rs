@@ -1,0 +1,179 @@
+//! What a restart costs those who ask: how long after a kill -9 a server with many tokens listens again, and when it is as
+//! fast as it was.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::rig::{Process, Rig, run};
+use crate::shapes::SHAPES;
+use crate::table::{in_thousands, median};
+
+/// The marks of the part of docs/BENCHMARKS.md that is written here.
+pub(crate) const MARKS: [&str; 2] = ["<!-- restarts: begin -->", "<!-- restarts: end -->"];
+
+/// Seconds for which is asked after a start; the generator tells a tenth of that apart.
+const ASKED_S: u32 = 4;
+/// From this part of the quiet rate on it is the full one: rates of a quiet server scatter by as much.
+const FULL: f64 = 0.9;
+
+/// One restart.
+#[derive(Clone, Debug)]
+pub(crate) struct Restart {
+    /// Tokens a second before the kill.
+    quiet_per_s: f64,
+    /// From the start of the process until it listens.
+    listens_s: f64,
+    /// Seconds from the start of the process to the end of each tenth, and the tokens a second in it.
+    rates: Vec<(f64, f64)>,
+}
+
+impl Restart {
+    /// When the first tenth ended in which the rate was the full one, and on average stayed it; `None` if it never was.
+    fn is_full_after_s(&self) -> Option<f64> {
+        let full = FULL * self.quiet_per_s;
+        let mean = |rates: &[(f64, f64)]| rates.iter().map(|rate| rate.1).sum::<f64>() / rates.len() as f64;
+        let first = (0..self.rates.len())
+            .find(|first| self.rates[*first].1 >= full && mean(&self.rates[*first..]) >= full)?;
+        Some(self.rates[first].0)
+    }
+}
+
+/// Fills a server, has it write a snapshot, and kills and starts it that often.
+pub(crate) fn measure(
+    rig: &Rig,
+    alternations: u32,
+    seconds: u32,
+    tokens: u32,
+) -> anyhow::Result<Vec<Restart>> {
+    let data = rig.dir().join("restarts");
+    let mut server = rig.jeton_on_all_cores(&data)?;
+    let subject = Subject { rig, data, tokens };
+    subject.ask(&server, 1, "1s")?; // which fills it
+    let mut now = rig.beside_the_generator("jeton");
+    run(now.args(["snapshot", "now", "--data"]).arg(&subject.data).stdout(Stdio::null()))?;
+    let mut measured = Vec::new();
+    for alternation in 1..=alternations {
+        let quiet = subject.ask(&server, seconds, "1s")?;
+        let quiet_per_s = quiet["tokens_per_s"].as_f64().context("a rate")?;
+        drop(server); // kill -9
+        std::fs::remove_file(subject.data.join("server.json")).context("the server's own file")?;
+        let began = Instant::now();
+        server = rig.jeton_on_all_cores(&subject.data)?;
+        let listens_s = began.elapsed().as_secs_f64();
+        subject.ask(&server, ASKED_S, "0s")?;
+        let over_s = began.elapsed().as_secs_f64();
+        let rates = subject.rates(over_s - f64::from(ASKED_S))?;
+        let restart = Restart { quiet_per_s, listens_s, rates };
+        eprintln!(
+            "{alternation} of {alternations}: listens after {listens_s:.2} s, full rate of {quiet_per_s:.0} tokens/s after {:?} s",
+            restart.is_full_after_s()
+        );
+        measured.push(restart);
+    }
+    Ok(measured)
+}
+
+struct Subject<'a> {
+    rig: &'a Rig,
+    data: PathBuf,
+    tokens: u32,
+}
+
+impl Subject<'_> {
+    fn report(&self) -> PathBuf {
+        self.rig.dir().join("restarts-report")
+    }
+
+    fn ask(&self, server: &Process, seconds: u32, warm_up: &str) -> anyhow::Result<Value> {
+        let mut command = self.rig.generator(&SHAPES[0], seconds, self.tokens, "restarts");
+        command.args(["--warm-up", warm_up, "--data"]).arg(&self.data).arg("--out").arg(self.report());
+        self.rig.output_of(command, server)
+    }
+
+    /// The rates of the last run, which began so many seconds after the server did.
+    fn rates(&self, began_s: f64) -> anyhow::Result<Vec<(f64, f64)>> {
+        rates_of(&self.report().join("run.json"), began_s)
+    }
+}
+
+fn rates_of(run: &Path, began_s: f64) -> anyhow::Result<Vec<(f64, f64)>> {
+    let run: Value = serde_json::from_slice(&std::fs::read(run)?)?;
+    let rows = run["detail"]["rows"].as_array().context("a run has rows")?;
+    ensure!(!rows.is_empty(), "a run has rows");
+    let number = |value: &Value| value.as_f64().context("a row has figures");
+    rows.iter().map(|row| Ok((began_s + number(&row["at_s"])?, number(&row["tokens_per_s"])?))).collect()
+}
+
+/// The table and what has to be said about it.
+pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &str) -> String {
+    let mut text = format!(
+        "A server with {tokens} live tokens and a snapshot of all of them, its files in the system's memory, killed with -9 and \
+         started {} times; deep validates (16 connections, 4 frames of 64 tokens in flight each) before, and from a generator that is \
+         started when it listens: what that takes to begin is in the times. The server may use every core, the generator its own. Machine: {machine}.\n\nCommand: `{command}`.\n\n\
+         | before, tokens/s | listens after, s | full rate ({:.0} % of that before, and on average from then on) after, s |\n|---|---|---|\n",
+        measured.len(),
+        FULL * 100.0
+    );
+    let tenth = f64::from(ASKED_S) / 10.0;
+    let late = f64::INFINITY;
+    for restart in measured {
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {:.1} |",
+            in_thousands(restart.quiet_per_s),
+            restart.listens_s,
+            restart.is_full_after_s().unwrap_or(late)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nMedians: it listens after **{:.2} s**, and is as fast as before after **{:.1} s**. Rates are those of each {:.1} s, counted back from the generator's end; `inf` \
+         would be a run that never was.\n\n\
+         Tokens a second, by seconds since the start, medians:\n\n| s | tokens/s |\n|---|---|",
+        median(measured.iter().map(|restart| restart.listens_s)),
+        median(measured.iter().map(|restart| restart.is_full_after_s().unwrap_or(late))),
+        tenth
+    );
+    let tenths = measured.iter().map(|restart| restart.rates.len()).min().unwrap_or(0);
+    for tenth in 0..tenths {
+        let of = |value: fn(&(f64, f64)) -> f64| {
+            median(measured.iter().map(|restart| value(&restart.rates[tenth])))
+        };
+        let _ = writeln!(text, "| {:.1} | {} |", of(|(at, _)| *at), in_thousands(of(|(_, per_s)| *per_s)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn restart(rates: &[f64]) -> Restart {
+        let rates = rates.iter().enumerate().map(|(at, per_s)| (1.0 + at as f64, *per_s)).collect();
+        Restart { quiet_per_s: 100.0, listens_s: 0.5, rates }
+    }
+
+    #[test]
+    fn the_full_rate_is_there_once_it_stays() {
+        assert_eq!(restart(&[95.0, 99.0]).is_full_after_s(), Some(1.0), "in the first");
+        assert_eq!(restart(&[50.0, 95.0, 60.0, 91.0, 130.0]).is_full_after_s(), Some(2.0), "on average");
+        assert_eq!(restart(&[99.0, 70.0]).is_full_after_s(), None, "it did not stay");
+    }
+
+    #[test]
+    fn medians_are_told_and_each_restart() {
+        let measured = [restart(&[95.0, 99.0]), restart(&[10.0, 99.0]), restart(&[20.0, 99.0])];
+        let text = write(&measured, "a machine", 7, "a command");
+        assert!(
+            text.contains("it listens after **0.50 s**, and is as fast as before after **2.0 s**"),
+            "{text}"
+        );
+        assert_eq!(text.matches("| 0 k | 0.50 |").count(), 3, "{text}");
+        assert!(!text.contains("NaN"));
+    }
+}
