@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 59] = [
+const SITUATIONS: [&str; 62] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -71,7 +71,10 @@ const SITUATIONS: [&str; 59] = [
     "rejected: last admin",
     "rejected: limit",
     "rejected: log failed",
+    "rejected: not renewable",
+    "rejected: out of range",
     "rejected: parent not live",
+    "rejected: tenant exists",
 ];
 
 /// Seeds that once broke a promise, each with what it was about.
@@ -87,7 +90,7 @@ const PINNED: [(u64, &str); 3] = [
     (5_585, "the same in the same millisecond: a snapshot has what had come of the key at its event"),
 ];
 
-/// What each deliberate mistake is found by: a promise, not a panic or a number that ran over.
+/// What each deliberate mistake is found by: a promise, not a panic or a number that ran over. Of an answer it is what was told.
 const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("DurableBeforeSync", "watermarks out of order"),
     ("AnchorIgnored", "a log of another history is not refused"),
@@ -96,18 +99,18 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("AnswerBeforeDurable", "and the disk has less"),
     ("PublishAtOnce", "for readers, not"),
     ("SubjectRevokeForgetsOne", "an inspection says"),
-    ("ExpiryOffByOne", "verdict: Valid"),
+    ("ExpiryOffByOne", ": Answer { verdict: Valid"),
     ("ConsumeWithoutEvent", "a use was spent without an event"),
     ("MovedAndUnlisted", "a replay ends in another state than the one that is running"),
-    ("ReclaimedAlive", "verdict: Unknown"),
+    ("ReclaimedAlive", ": Answer { verdict: Unknown"),
     ("UsesForgottenInMove", "an inspection says"),
     ("KeysForgottenInReplay", "a replay ends in another state than the one that is running"),
     ("IssueOverRevoke", "an inspection says"),
     ("PendingRevokeCounts", "an inspection says"),
-    ("RenewalSeenAtOnce", "seconds_left"),
+    ("RenewalSeenAtOnce", ": Answer { verdict: Forbidden"),
     ("CommandCutInTwo", "a crash parted the events"),
-    ("BindingNotAsked", "verdict: Valid"),
-    ("FamilyForgetsRoot", "verdict: Valid"),
+    ("BindingNotAsked", ": Answer { verdict: Valid"),
+    ("FamilyForgetsRoot", ": Answer { verdict: Valid"),
     ("RightGivenBack", "for readers, not"),
     ("DeadClaimsReused", "an inspection says"),
     ("RenewalShortens", "a renewal, to"),
@@ -115,9 +118,9 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("KeyOfAnother", "a key that was used for another command is taken"),
     ("FailureAcknowledged", "or on what is not published"),
     ("NewestNotCovered", "a command that has to be rejected has events"),
-    ("NumbersSeenEarly", "not None"),
+    ("NumbersSeenEarly", "subject 1 is Some("),
     ("SnapshotBeforeDurable", "and the log ends at"),
-    ("SnapshotForgetsRenewals", "verdict: "),
+    ("SnapshotForgetsRenewals", ": Answer { verdict: Revoked"),
     ("SnapshotAmidMarking", "a start from a snapshot ends in another state than a replay"),
     ("SnapshotForgetsUses", "an inspection says"),
     ("SnapshotUnlisted", "a start from a snapshot ends in another state than a replay"),
@@ -134,6 +137,7 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("StopNotAsked", "a command that has to be rejected has events"),
     ("QueueRoomGivenAway", "taken in, and there is no room"),
     ("TurnedAwayTooEarly", "turned away, and there is room"),
+    ("FamilyLimitNotAsked", "a family has more members than it may"),
 ];
 
 /// Does `work` with each number below `until`, on every core.

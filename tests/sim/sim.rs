@@ -50,7 +50,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 45] = [
+pub const MISTAKES: [Mistake; 46] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::DatagramReadTwice,
@@ -96,6 +96,7 @@ pub const MISTAKES: [Mistake; 45] = [
     Mistake::Core(CoreMutation::StopNotAsked),
     Mistake::Core(CoreMutation::QueueRoomGivenAway),
     Mistake::Core(CoreMutation::TurnedAwayTooEarly),
+    Mistake::Core(CoreMutation::FamilyLimitNotAsked),
 ];
 
 impl Mistake {

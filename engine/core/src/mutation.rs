@@ -91,6 +91,8 @@ pub enum Mutation {
     QueueRoomGivenAway,
     /// The queue turns commands away while there is half of its room.
     TurnedAwayTooEarly,
+    /// A family takes as many members as come.
+    FamilyLimitNotAsked,
 }
 
 #[cfg(feature = "mutations")]

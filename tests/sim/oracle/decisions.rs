@@ -138,6 +138,9 @@ impl Oracle {
             after_s => plan.now_ms + u64::from(after_s) * 1_000,
         };
         let root = issue.parent.map(|parent| self.decided.tokens[&parent].root.unwrap_or(parent));
+        if root.is_some() && self.has_too_many(root) {
+            return fail("a family has more members than it may");
+        }
         for (token, subject) in issued.into_iter().zip(&issue.subjects) {
             let token = token.ok_or("a token was issued and is not there")?;
             let set = &self.decided.claims[&token.claims];
@@ -256,6 +259,9 @@ impl Oracle {
         }
         if let Some(due) = plan.refusal {
             return Err(format!("it has to be refused as {due:?}"));
+        }
+        if !plan.is_allowed && !matches!(plan.recall, Recall::Same(_)) {
+            return fail("a command that has to be rejected is carried out");
         }
         match (&plan.recall, outcome) {
             (Recall::Other, _) => fail("a key that was used for another command is taken"),

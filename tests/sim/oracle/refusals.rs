@@ -9,6 +9,7 @@ use jeton_core::mutation::SmallLimits;
 use jeton_core::outcome::{LimitName, Rejection};
 use jeton_core::rights::Rights;
 use jeton_core::sequencer::{EVENTS_IN_FLIGHT_MAX, Restrictions};
+use jeton_core::token::TokenId;
 
 use super::super::plan::{self, Plan};
 use super::Oracle;
@@ -148,6 +149,13 @@ impl Oracle {
             }
             _ => false,
         }
+    }
+
+    /// Whether a family has more members than it may, of those that are certainly there.
+    pub(super) fn has_too_many(&self, root: Option<TokenId>) -> bool {
+        let tokens = self.decided.tokens.iter().filter(|(_, token)| token.root == root);
+        let members = tokens.filter(|(id, _)| !self.decided.may_be_gone(id)).count();
+        self.bounds.family_tokens.is_some_and(|max| members > max)
     }
 
     fn takes_the_last_admin(&self, plan: &Plan) -> bool {
