@@ -249,3 +249,36 @@ impl Engine {
         closed.map_err(StopError::Log)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_utils::sync::Parker;
+    use jeton_core::command::{Command as Order, RevokeTarget};
+    use jeton_core::numbers::ClientNo;
+    use jeton_core::token::TokenId;
+
+    use super::*;
+
+    #[test]
+    fn commands_have_a_bound_and_the_last_of_the_room_is_for_what_takes_something() {
+        let parker = Parker::new();
+        let (commands, end) = Post::<Command>::unbounded(parker.unparker());
+        let (sender, _answers) = bounded(1);
+        let submit = |command: Order| {
+            let submission = Submission { actor: ClientNo(1), key: None, command };
+            commands.submit(Command { reply_to: ReplyTo::Channel(sender.clone()), submission })
+        };
+        let gives = || submit(Order::CreateTenant { name: "acme".parse().expect("a name") });
+        let takes = || submit(Order::Revoke(RevokeTarget::Id(TokenId([7; 16]))));
+        let kept = COMMANDS_MAX / TAKING_SHARE;
+        assert!((kept..COMMANDS_MAX).all(|_| gives().is_ok()));
+        assert!(gives().is_err(), "the rest is kept");
+        assert!((0..kept).all(|_| takes().is_ok()));
+        assert!(takes().is_err(), "it is full");
+        assert_eq!(end.len(), COMMANDS_MAX);
+        end.recv().expect("one of them");
+        assert!(takes().is_ok(), "there is room for one again");
+        drop(end);
+        assert!(takes().is_err(), "nobody takes them");
+    }
+}
