@@ -19,8 +19,19 @@ fn commit_next(segment: &Segment, commits: u64, last: u64) -> u64 {
     last + count
 }
 
+#[track_caller]
 fn head(path: &Path) -> Option<u64> {
     Segment::open_copy(path, CACHE_BYTES).unwrap().head().unwrap().map(|head| head.sequence)
+}
+
+/// Without its snapshot sled takes a segment whose beginning was overwritten for empty, or panics over what it misses: which
+/// of them depends on what its threads were about.
+fn is_read_whole(path: &Path, last: u64) -> bool {
+    match Segment::open_copy(path, CACHE_BYTES).and_then(|segment| segment.head()) {
+        Ok(head) => head.is_some_and(|head| head.sequence == last),
+        Err(SegmentError::Damaged(_)) => false,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn remove_snapshots(path: &Path) {
@@ -51,12 +62,11 @@ fn cut_off_while_it_is_opened(path: &Path, copy: &Path, has_newest: bool) {
 fn what_sled_makes_of_a_segment_is_there_before_sled_opens_it_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("segment"), dir.path().join("copy"));
-    // Until nothing that is in use lies where the database began: that sled overwrites, and without a snapshot it takes
-    // what is left for empty.
+    // Until nothing that is in use lies where the database began: that sled overwrites.
     let (mut commits, mut last) = (0, 0);
     while commits < 80 || {
         cut_off_while_it_is_opened(&path, &copy, false);
-        head(&copy).is_some()
+        is_read_whole(&copy, last)
     } {
         assert!(commits < 800, "sled overwrites no beginning any more");
         let segment = Segment::open(&path, CACHE_BYTES).unwrap();
