@@ -196,6 +196,22 @@ pub fn crashes(undisturbed: &Trace, calls: &Calls, is_kept: bool) -> Vec<Outcome
     }))
 }
 
+/// What the shim notes where a call fails.
+pub(super) const FAULT: Event<'static> = Event::Mark("fault");
+
+/// When somebody was told something behind a fault: that it is served again, and of the first commit then. Later ones are as
+/// in any other life.
+const TOLD_MAX: usize = 2;
+
+/// Where a trace may be cut off behind its fault to see whether what was told by then is so: wherever somebody was told
+/// something, so many times, and at its end.
+pub(super) fn ends_since_fault(events: &[Event<'_>], told_max: usize) -> Vec<usize> {
+    let fault = events.iter().position(|event| *event == FAULT).unwrap_or(events.len());
+    let is_told = |event: &Event<'_>| matches!(event, Event::Mark(mark) if mark.starts_with("ack-") || mark.starts_with("told-"));
+    let told = events.iter().enumerate().skip(fault).filter(|(_, event)| is_told(event));
+    told.take(told_max).map(|(at, _)| at + 1).chain([events.len()]).collect()
+}
+
 /// As [`crashes`], if the call fails and the process goes on.
 #[must_use]
 pub fn failures(driver: &Path, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
@@ -206,13 +222,15 @@ pub fn failures(driver: &Path, calls: &Calls, is_kept: bool) -> Vec<Outcome> {
         let recorded = record(command, Some(&fault));
         let events = recorded.trace.events();
         let broken = |words: &str| Outcome::Broken(format!("{words} (SHIM_FAULT='{}')", fault.to_text()));
-        if !events.contains(&Event::Mark("fault")) {
+        if !events.contains(&FAULT) {
             return broken("the call did not come");
         }
         if !recorded.status.success() {
             return broken(&recorded.words);
         }
-        images(&events).map_or_else(|words| broken(&words), |_| told(&recorded.words))
+        let mut ends = ends_since_fault(&events, TOLD_MAX).into_iter();
+        let result = ends.try_for_each(|end| images(&events[..end]).map(drop));
+        result.map_or_else(|words| broken(&words), |()| told(&recorded.words))
     }))
 }
 

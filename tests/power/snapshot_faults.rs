@@ -16,7 +16,7 @@ use jeton_core::recovery::Replay;
 use jeton_log_store::{AppendKind, LogStore as _, MemoryStore, SledStore};
 
 use super::disk::Disk;
-use super::faults::{Calls, Outcome, calls, different, kinds};
+use super::faults::{Calls, FAULT, Outcome, calls, different, ends_since_fault, kinds};
 use super::image::{Image, Variant};
 use super::script::{LOG_ID, options};
 use super::shim::{Fault, Recorded, place, record_in};
@@ -189,12 +189,12 @@ impl SnapshotRun {
     /// What is wrong.
     pub fn check_since_fault(&self) -> Result<(), String> {
         let events = self.recorded.trace.events();
-        let fault = events.iter().position(|event| *event == Event::Mark("fault"));
-        let fault = fault.ok_or("the call did not come")?;
-        let is_told = |event: &Event<'_>| matches!(event, Event::Mark(mark) if mark.starts_with("ack-") || mark.starts_with("told-"));
-        let told = events.iter().enumerate().skip(fault).filter(|(_, event)| is_told(event));
-        let ends: Vec<usize> = told.map(|(at, _)| at + 1).chain([events.len()]).collect();
-        ends.into_iter().try_for_each(|end| self.images(&events[..end]).map(drop))
+        if !events.contains(&FAULT) {
+            return Err("the call did not come".to_owned());
+        }
+        ends_since_fault(&events, usize::MAX)
+            .into_iter()
+            .try_for_each(|end| self.images(&events[..end]).map(drop))
     }
 
     /// How many snapshots failed.

@@ -234,6 +234,10 @@ impl SledStore {
         if counter == 0 {
             sync_above(data).map_err(io_at(data))?;
             store.go_live().map_err(|error| store.open_error(error))?; // there is nothing yet that could be changed
+        } else if named.is_none() {
+            // A start that was cut short may have written the anchor and not synced it: its name must not outlive it.
+            let sync = || File::open(&anchor_path)?.sync_all().and_then(|()| sync_dir(&dir));
+            sync().map_err(io_at(&anchor_path))?;
         }
         if named.is_none() {
             // Only now that there is a log: if we die before this, the next start names what it finds.
