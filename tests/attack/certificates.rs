@@ -27,7 +27,7 @@ pub enum Fault {
     NoUri,
     /// Is a server's.
     ForServers,
-    /// Names nobody that could be named: a control character is no URI of ours.
+    /// Names nobody that could be named: longer than any name.
     LongUri,
 }
 

@@ -83,7 +83,10 @@ fn main() -> ExitCode {
     match figures {
         Ok(figures) => {
             println!("{figures:#}");
-            ExitCode::SUCCESS
+            let missed = figures["missed"].as_array().into_iter().flatten();
+            let missed: Vec<_> = missed.filter_map(serde_json::Value::as_str).collect();
+            missed.iter().for_each(|missed| eprintln!("attack: {missed}"));
+            ExitCode::from(u8::from(!missed.is_empty()))
         }
         Err(error) => {
             eprintln!("attack: {error:#}");

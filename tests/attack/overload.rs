@@ -26,6 +26,9 @@ use super::measure::{median, start, stay_on_core_1};
 
 /// What is offered, as multiples of what the server can do.
 const MULTIPLES: [f64; 7] = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0];
+/// The goals: goodput at twice the capacity, as a part of the peak, and how long until all is as it was.
+const PART_OF_PEAK_MIN: f64 = 0.9;
+const NORMAL_AGAIN_S: f64 = 5.0;
 /// How often more is offered, at most, to a server that got through all there was.
 const CAPACITY_TRIES: usize = 10;
 /// What the server gets in each period, as little as the kernel gives: then the periods, and the pauses, are short.
@@ -339,6 +342,32 @@ fn capacity(known: f64, mut achieved: impl FnMut(f64) -> anyhow::Result<f64>) ->
     bail!("the server gets through more and more, {best} a second of {offered}")
 }
 
+/// What of the goals was missed, in words: goodput at twice the capacity, every answer explicit, normal again in time.
+fn missed(part_of_peak: f64, steps: &[Value]) -> Vec<String> {
+    let mut missed = Vec::new();
+    if part_of_peak.is_nan() || part_of_peak < PART_OF_PEAK_MIN {
+        missed.push(format!("{:.0} % of the peak at twice the capacity", 100.0 * part_of_peak));
+    }
+    for step in steps {
+        let at = &step["multiple"];
+        for (pointer, what) in [
+            ("/unanswered", "requests without an answer"),
+            ("/errors", "requests that failed"),
+            ("/witness/failed", "requests of the witness that failed"),
+        ] {
+            let count = step.pointer(pointer).and_then(Value::as_f64);
+            if count != Some(0.0) {
+                missed.push(format!("{} {what} at {at} times the capacity", count.unwrap_or(f64::NAN)));
+            }
+        }
+        let after_s = step.pointer("/witness/normal_again_after_s").and_then(Value::as_f64);
+        if !after_s.is_some_and(|after_s| after_s <= NORMAL_AGAIN_S) {
+            missed.push(format!("not normal within {NORMAL_AGAIN_S} s after {at} times the capacity"));
+        }
+    }
+    missed
+}
+
 /// Finds the capacity and offers multiples of it.
 pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     stay_on_core_1(false)?;
@@ -374,20 +403,44 @@ pub(crate) fn overload(config: &Overload) -> anyhow::Result<Value> {
     drop((server, never_idle));
     std::thread::sleep(Duration::from_millis(200));
     drop(quota);
+    let summaries: Vec<Value> = steps.iter().map(|(multiple, runs)| runs.summary(*multiple)).collect();
     Ok(json!({
+        "missed": missed(at_twice / best, &summaries),
         "kind": config.kind, "batch": config.batch, "connections": config.connections,
         "waits": config.waits, "alternations": config.alternations, "seconds": config.seconds,
         "in_flight_each": config.in_flight, "server_percent_of_a_core": config.quota,
         "quota_us": QUOTA_US, "capacity_per_s": { "median": median(capacities.clone()), "all": capacities },
         "closed_loop_per_s": full, "peak_goodput_per_s": best, "goodput_at_2x_of_peak": at_twice / best,
         "goodput_at_2x_of_the_others": part_of_the_others(&steps), "twice_was_of_the_best": least_overload(&steps),
-        "steps": steps.map(|(multiple, runs)| runs.summary(multiple)),
+        "steps": summaries,
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_goal_that_was_missed_is_named() {
+        let step = |unanswered: u32, after: Option<f64>| {
+            let witness = json!({ "failed": 0, "normal_again_after_s": after });
+            json!({ "multiple": 2.0, "unanswered": f64::from(unanswered), "errors": 0.0, "witness": witness })
+        };
+        assert_eq!(missed(0.93, &[step(0, Some(0.4)), step(0, Some(4.9))]), Vec::<String>::new());
+        assert_eq!(missed(0.83, &[step(0, Some(0.4))]), ["83 % of the peak at twice the capacity"]);
+        assert_eq!(missed(f64::NAN, &[]).len(), 1, "nothing measured is nothing met");
+        assert_eq!(
+            missed(1.0, &[step(3, Some(0.4))]),
+            ["3 requests without an answer at 2.0 times the capacity"]
+        );
+        for after in [None, Some(5.1)] {
+            assert_eq!(
+                missed(1.0, &[step(0, after)]),
+                ["not normal within 5 s after 2.0 times the capacity"]
+            );
+        }
+        assert_eq!(missed(1.0, &[json!({ "multiple": 1.0 })]).len(), 4, "what was not counted is missed");
+    }
 
     #[test]
     fn a_machine_that_slows_down_between_passes_changes_no_part() {
