@@ -127,6 +127,27 @@ async fn a_repair_keeps_all_up_to_a_hole_and_everything_if_only_the_structure_is
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_snapshot_of_sleds_that_it_needs_a_log_is_refused_and_all_of_it_is_repaired() {
+    let (image, foreign) = (Image::make_old().await.unwrap(), Image::make_small().unwrap());
+    let [snapshot] = image.sled_snapshots()[..] else { panic!("not one snapshot: {image:?}") };
+    let middle = image.files[snapshot].len() / 2;
+    let file = || snapshot.clone();
+    for change in [
+        Change::Flip { file: file(), at: middle, bit: 0 },
+        Change::Cut { file: file(), bytes: middle },
+        Change::Delete(file()),
+    ] {
+        let outcome = serve(Workbench::new(&image, &foreign), &change).await.unwrap();
+        assert!(matches!(outcome, Outcome::Refused(_)), "{change}: {outcome:?}");
+        let bench = Workbench::new(&image, &foreign);
+        let outcome = bench.verify(&change).unwrap();
+        assert!(matches!(outcome, Outcome::Refused(_)), "{change}: {outcome:?}");
+        println!("{change}: {outcome:?}");
+        assert_eq!(repair(&bench, &change).unwrap(), Repaired::Kept(image.events), "{change}");
+    }
+}
+
 /// Every so many-th change to a small directory, each judged by a worker of `program` and by the real binary.
 fn judged_twice(program: &str) -> Report {
     let (image, foreign) = (Image::make_small().unwrap(), Image::make_small().unwrap());

@@ -11,6 +11,10 @@ use crate::{Server, issue_for, name, run, work_dir};
 
 /// Lives of the server: in the first the log goes on to its second segment, in the second it only grows.
 const LIVES: usize = 2;
+/// Lives after which sled has overwritten the beginning of its database: some twenty, as a rule.
+const OLD_LIVES: std::ops::Range<usize> = 12..80;
+/// One of them in so many writes much.
+const FILLED_EACH: usize = 10;
 /// Groups of issues that are enough to fill a segment of 1 MiB three times over.
 const GROUPS_MAX: usize = 36;
 /// Issues under way at a time: large commits, so that there are not too many headers.
@@ -128,6 +132,40 @@ impl Image {
         Self::of(dir, live, dead)
     }
 
+    /// Makes one of many lives, with one segment, whose beginning sled has overwritten: it can be read with the snapshot that
+    /// sled made of it, and not without.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    ///
+    /// # Panics
+    /// As [`Self::make`].
+    pub async fn make_old() -> Result<Self, Failure> {
+        let dir = work_dir();
+        let mut tokens = None;
+        for life in 0.. {
+            assert!(life < OLD_LIVES.end, "sled overwrites no beginning any more");
+            if life >= OLD_LIVES.start && needs_its_snapshot(dir.path()) {
+                break;
+            }
+            let server = Server::start(dir.path());
+            let client = server.admin().await;
+            // Small commits, and now and then many large ones, are what makes sled write the first pages anew elsewhere.
+            let mut dead =
+                client.issue(issue_for(&["the first"]), None).await.expect("an issue").tokens.remove(0);
+            client.revoke(RevokeTarget::Id(dead.id)).await.expect("a revoke");
+            if life % FILLED_EACH == FILLED_EACH - 1 {
+                dead = fill(&client, life).await;
+            }
+            let live = client.issue(issue_for(&["the last"]), None).await.expect("an issue").tokens.remove(0);
+            tokens = Some((live, dead));
+            client.close().await;
+            server.terminate();
+        }
+        let (live, dead) = tokens.expect("it had a life");
+        Self::of(dir, live, dead)
+    }
+
     /// The image of what servers left in `dir`.
     pub(super) fn of(dir: tempfile::TempDir, live: Token, dead: Token) -> Result<Self, Failure> {
         for passing in ["server.log", "server.json"] {
@@ -167,10 +205,29 @@ impl Image {
         self.files.keys().filter(move |path| is_segment(path.parent()) && path.ends_with(file))
     }
 
+    /// The snapshots that sled made of the segments.
+    pub fn sled_snapshots(&self) -> Vec<&PathBuf> {
+        self.files.keys().filter(|path| is_sled_snapshot(path)).collect()
+    }
+
     /// The folders of the segments, in order.
     pub fn segments(&self) -> Vec<PathBuf> {
         self.segment_files("db").filter_map(|path| path.parent().map(Path::to_owned)).collect()
     }
+}
+
+/// Whether the log in a copy of `dir` does not verify without what sled has beside its databases.
+fn needs_its_snapshot(dir: &Path) -> bool {
+    let copy = work_dir();
+    let files = read_files(dir);
+    write_files(copy.path(), files.iter().filter(|(path, _)| !is_sled_snapshot(path)));
+    !run(copy.path(), &Question::Log.arguments(), "").status.success()
+}
+
+/// Whether a file is a snapshot that sled made of a segment.
+pub(super) fn is_sled_snapshot(path: &Path) -> bool {
+    is_segment(path.parent())
+        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap."))
 }
 
 fn segments_in(log: &Path) -> usize {

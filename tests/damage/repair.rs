@@ -59,8 +59,21 @@ pub fn repair_all(bench: &Workbench<'_>, changes: &[Change]) -> Result<Repaired,
     }
     let found = json(&asked)?;
     let (verified, is_whole) = (found["verified_events"].as_u64().unwrap_or(0), found["whole"] == true);
-    if !is_whole && found["broken"].is_null() && found["lost"] == false {
+    let is_lost =
+        found["lost"].as_bool().ok_or_else(|| Failure::new("it does not say whether it lost", &asked))?;
+    if !is_whole && found["broken"].is_null() && !is_lost {
         return Err(Failure::new("it does not say what is wrong", &asked));
+    }
+    // The image was closed in order, so that its anchor knows of all of it.
+    if verified < bench.image.events && !is_lost {
+        return Err(Failure::new("it says that nothing is lost", &asked));
+    }
+    if let Some(beyond) = found["beyond"].as_array() {
+        let numbers: Vec<u64> = beyond.iter().filter_map(Value::as_u64).collect();
+        if !matches!(numbers[..], [first, last] if verified < first && first <= last && last <= bench.image.events)
+        {
+            return Err(Failure::new("what lies behind the hole is not there", &asked));
+        }
     }
     let before = log_files(dir);
     let repaired = ask(dir, &["--json", "log", "repair", "--accept-loss"])?;
@@ -68,9 +81,8 @@ pub fn repair_all(bench: &Workbench<'_>, changes: &[Change]) -> Result<Repaired,
     if !repaired.status.success() || (told["repaired"] == true) == is_whole {
         return Err(Failure::new("it was not repaired", &repaired));
     }
-    if let Some(kept) = told["old_log"].as_str()
-        && below(&read_files(Path::new(kept)), Path::new("")) != before
-    {
+    let kept = told["old_log"].as_str().map(|kept| below(&read_files(Path::new(kept)), Path::new("")));
+    if kept != (!is_whole).then_some(before) {
         return Err(Failure::new("the old log is not kept as it was", &repaired));
     }
     let after = ask(dir, &["--json", "log", "verify"])?;

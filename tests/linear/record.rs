@@ -110,7 +110,7 @@ pub fn long(plan: &Plan, answers: u64, kills: u32, limit: Duration) -> Recorded 
     is_over.store(true, Relaxed);
     runtime.block_on(clients.join_all());
     shared.recorder.flush();
-    let network = host.stop();
+    let (kills, network) = (host.kills(), host.stop());
     Recorded { path, kills, took: began.elapsed(), surprises: shared.surprises(), network }
 }
 
@@ -175,11 +175,9 @@ pub fn rounds(plan: &Plan, rounds: u32, mut judge: impl FnMut(u32, &Path, &[Oper
                 std::thread::sleep(pause);
                 host.kill_and(act);
             }
-            recorded.kills += 2;
         } else if rng.one_in(KILL_EVERY) {
             std::thread::sleep(pause);
             host.kill_and(|_| {});
-            recorded.kills += 1;
         }
         clients = runtime.block_on(under_way.join_all());
         recorded.surprises.extend(shared.surprises());
@@ -188,6 +186,6 @@ pub fn rounds(plan: &Plan, rounds: u32, mut judge: impl FnMut(u32, &Path, &[Oper
             break;
         }
     }
-    let network = host.stop();
-    Recorded { took: began.elapsed(), network, ..recorded }
+    let (kills, network) = (host.kills(), host.stop());
+    Recorded { kills, took: began.elapsed(), network, ..recorded }
 }

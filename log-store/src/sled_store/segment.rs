@@ -301,8 +301,8 @@ impl Segment {
     }
 
     /// Point 3: sled's own snapshots are a shortcut over its log. If one is damaged the log alone recovers, unless sled has
-    /// overwritten its beginning meanwhile (point 9): then it comes out empty, and the anchor says so. A copy of the
-    /// directory is kept aside, once.
+    /// overwritten its beginning meanwhile (point 9): then it comes out empty or as it once was, and the anchor says so, or
+    /// sled finds it damaged. A copy of the directory is kept aside, once.
     fn retry_without_snapshots(
         path: &Path,
         cache_bytes: u64,

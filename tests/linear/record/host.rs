@@ -20,6 +20,8 @@ pub(super) struct Host {
     relay: Option<Relay>,
     /// `None` between a kill and the next start.
     server: Option<Server>,
+    /// How many servers were killed.
+    kills: u32,
 }
 
 fn start(data: &Path, listen: &str) -> Server {
@@ -42,7 +44,7 @@ impl Host {
         }
         let address = server.address;
         let relay = weather.map(|seed| Relay::start(address, seed));
-        Self { data: data.to_owned(), address, relay, server: Some(server) }
+        Self { data: data.to_owned(), address, relay, server: Some(server), kills: 0 }
     }
 
     /// How a client with this identity connects, whichever process is there.
@@ -56,9 +58,14 @@ impl Host {
     pub(super) fn kill_and(&mut self, act: impl FnOnce(&Self)) {
         if let Some(server) = self.server.take() {
             server.kill9();
+            self.kills += 1;
         }
         act(self);
         self.server = Some(start(&self.data, &self.address.to_string()));
+    }
+
+    pub(super) fn kills(&self) -> u32 {
+        self.kills
     }
 
     fn copy_path(&self) -> PathBuf {

@@ -24,8 +24,8 @@ fn head(path: &Path) -> Option<u64> {
     Segment::open_copy(path, CACHE_BYTES).unwrap().head().unwrap().map(|head| head.sequence)
 }
 
-/// Without its snapshot sled takes a segment whose beginning was overwritten for empty, or panics over what it misses: which
-/// of them depends on what its threads were about.
+/// Without its snapshot sled takes a segment whose beginning was overwritten for empty, shows what it once was, or panics over
+/// what it misses: which of them depends on what its threads were about.
 fn is_read_whole(path: &Path, last: u64) -> bool {
     match Segment::open_copy(path, CACHE_BYTES).and_then(|segment| segment.head()) {
         Ok(head) => head.is_some_and(|head| head.sequence == last),
