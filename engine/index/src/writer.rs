@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use self::capture::Capture;
-use self::growth::Growth;
+use self::growth::{Coming, Growth};
 use self::slots::Slots;
 use crate::memory::MemoryError;
 use crate::reader::{Core, Reader};
@@ -98,7 +98,11 @@ pub struct Writer {
     core: Arc<Core>,
     /// The table that inserts go to.
     new: Arc<Table>,
+    /// The table that comes next, before anybody sees it.
+    coming: Option<Coming>,
     growth: Option<Growth>,
+    /// Tables that a reader may still have.
+    tables_before: Vec<Arc<Table>>,
     /// A copy that is being taken.
     capture: Option<Capture>,
     /// The segments there are; readers have them in their generation.
@@ -153,7 +157,9 @@ fn assemble(
     let writer = Writer {
         core,
         new: table,
+        coming: None,
         growth: None,
+        tables_before: Vec::new(),
         capture: None,
         slab,
         slots,
@@ -211,8 +217,10 @@ impl Writer {
     #[must_use]
     pub fn memory(&self) -> Memory {
         let old = self.growth.as_ref().map_or(0, Growth::bytes);
+        let coming = self.coming.as_ref().map_or(0, Coming::bytes);
+        let before: usize = self.tables_before.iter().map(|table| table.bytes()).sum();
         Memory {
-            index_bytes: self.new.bytes() + old,
+            index_bytes: self.new.bytes() + old + coming + before,
             slab_bytes: self.slab.bytes() + self.slots.retired_bytes(),
         }
     }

@@ -355,6 +355,59 @@ fn compact(writer: &mut Writer) {
     }
 }
 
+/// New memory comes page by page as it is touched, which takes long: no reader, and no single insert, is to wait for all of a
+/// large table's, or to give all of the one before back.
+#[test]
+#[cfg_attr(miri, ignore = "some hundred thousand tokens")]
+fn a_large_table_is_made_ready_before_it_is_used_and_kept_until_no_reader_has_it() {
+    /// As many as fill two pieces of a table to where it grows.
+    const TOKENS: u64 = 393_216;
+    const PIECE_BYTES: usize = 2 << 20;
+    let (mut writer, reader) = index(TOKENS as usize, 2_000_000, SEGMENT_RECORDS);
+    let insert = |writer: &mut Writer, at: u64| {
+        writer.insert(&record(scattered(at), 5), None, State::LIVE).expect("room");
+    };
+    let first = writer.memory().index_bytes;
+    let mut next = 0;
+    while !writer.is_growing() {
+        insert(&mut writer, next);
+        next += 1;
+    }
+    assert!(next >= TOKENS, "it has room for what it was to have room for: {next}");
+    let pin = reader.pin();
+    let both = writer.memory().index_bytes;
+    assert!(both > 2 * first, "the next one is there");
+    let pieces = (both - first).div_ceil(PIECE_BYTES);
+    assert!(pieces >= 3, "{pieces}");
+    // The first piece was touched by the insert that wanted room; one step all the rest of the move takes.
+    for step in 1..pieces {
+        assert!(writer.step_growth(usize::MAX), "moved after {step} of {pieces} pieces");
+        insert(&mut writer, next);
+        next += 1;
+    }
+    assert!(!writer.step_growth(usize::MAX), "ready after {pieces} pieces");
+    assert_eq!(writer.memory().index_bytes, both, "the reader still has the one before");
+    drop(pin);
+    writer.release_retired();
+    assert_eq!(writer.memory().index_bytes, both - first);
+    for at in (0..next).step_by(7) {
+        assert!(reader.pin().lookup(&scattered(at)).is_some(), "{at}");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "some hundred thousand tokens")]
+fn a_large_table_that_nobody_makes_ready_is_used_before_the_one_at_hand_is_full() {
+    const TOKENS: u64 = 393_216;
+    let (mut writer, reader) = index(TOKENS as usize, 2_000_000, SEGMENT_RECORDS);
+    for at in 0..3 * TOKENS {
+        writer.insert(&record(scattered(at), 5), None, State::LIVE).expect("room");
+    }
+    for at in (0..3 * TOKENS).step_by(7) {
+        assert!(reader.pin().lookup(&scattered(at)).is_some(), "{at}");
+    }
+}
+
 #[test]
 fn a_segment_is_kept_for_whoever_still_reads_it() {
     let (mut writer, reader) = index(1, 200_000, SMALL_SEGMENT);

@@ -252,8 +252,9 @@ impl Writer {
         }
     }
 
-    /// Frees retired segments that no reader holds any more. Returns how many are left.
+    /// Frees tables and retired segments that no reader holds any more. Returns how many segments are left.
     pub fn release_retired(&mut self) -> usize {
+        self.release_tables();
         let Self { slots, .. } = self;
         let Slots { retired, free, .. } = slots;
         retired.retain_mut(|(number, segment)| {
