@@ -192,6 +192,11 @@ async fn alternate(config: &Measure, target: &Target, kind: Kind) -> anyhow::Res
     let is_met = ratio < RATIO_MAX;
     let missed = [
         (!is_met).then(|| format!("a p99 of {ratio:.1} times the quiet one")),
+        quiet
+            .iter()
+            .chain(&beside)
+            .any(|phase| phase.is_empty())
+            .then(|| "a phase without an answer".to_owned()),
         (wrong > 0).then(|| format!("{wrong} wrong answers")),
         (unanswered > 0).then(|| format!("{unanswered} requests without an answer")),
     ];

@@ -102,8 +102,13 @@ impl Witness {
         let mut victims = Vec::new();
         while !stop.is_over() {
             let Some(victim) = victims.pop() else {
-                if let Ok(issued) = self.client.issue(issue_for(&["victim"; 64]), None).await {
-                    victims = issued.tokens;
+                match self.client.issue(issue_for(&["victim"; 64]), None).await {
+                    Ok(issued) => victims = issued.tokens,
+                    Err(error) => {
+                        seen.unanswered += 1;
+                        seen.reason = Some(error.to_string());
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
                 continue;
             };

@@ -18,6 +18,12 @@ pub(crate) const BUCKET_WORDS: usize = 8;
 #[cfg(loom)]
 pub(crate) const BUCKET_WORDS: usize = 2;
 
+/// How many of a table's places may be taken at most. Growth begins at three quarters, and waits for the next table's memory as
+/// far as this.
+pub(crate) const fn places_max(places: usize) -> usize {
+    places / 16 * 13
+}
+
 pub(crate) struct Table {
     words: Words,
     buckets: usize,

@@ -149,6 +149,30 @@ fn a_copy_is_the_index_of_the_moment_it_began_whatever_changes_meanwhile() {
     }
 }
 
+/// While the next table is made ready the one at hand takes more than the three quarters at which that began.
+#[test]
+#[cfg_attr(miri, ignore = "some hundred thousand tokens")]
+fn a_copy_that_begins_while_the_next_table_is_made_ready_is_as_good_as_any() {
+    let (mut writer, _reader) = new(config(393_216)).unwrap();
+    let mut next = 0;
+    let mut insert = |writer: &mut Writer| {
+        writer.insert(&record(next, 5), None, State::LIVE).unwrap();
+        next += 1;
+    };
+    while !writer.is_growing() {
+        insert(&mut writer);
+    }
+    (0..10_000).for_each(|_| insert(&mut writer));
+    let mut copy = Copy::of(writer.begin_copy().expect("no token moves yet"));
+    while let Some(copied) = writer.next_copied() {
+        copy.take(copied);
+        writer.step_growth(1);
+    }
+    let (mut restored, _reader) = restore(config(1), copy.image()).unwrap();
+    assert_eq!(restored.len(), writer.len());
+    (0..100_000).for_each(|_| insert(&mut restored));
+}
+
 fn small_copy() -> Copy {
     let (mut writer, _) = new(config(100)).unwrap();
     for number in 0..100 {

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use super::{IndexFull, Writer, buckets_for};
 use crate::slab::{Record, Slab};
 use crate::sync::{Ordering, mutated};
-use crate::table::{BUCKET_WORDS, Table};
+use crate::table::{BUCKET_WORDS, Table, places_max};
 use crate::word::{Place, State};
 
 /// Buckets moved by each insert, for each bucket that the next table has less than the one before, rounded up. The next
-/// table is at least a quarter larger than what the tokens need, which is room for 1.5 inserts per bucket of what they need: one
-/// would do; two leave room for chance.
+/// table is made a quarter larger than what the tokens need, and used if it still is by an eighth: room for 0.75 inserts per
+/// bucket of what they need. With two buckets an insert a move takes half an insert per bucket.
 const BUCKETS_PER_INSERT: usize = 2;
 
 /// The next table is twice as large as the tokens need if that takes no more than so many buckets more, 8 MiB: then few are
@@ -69,7 +69,7 @@ impl Growth {
 }
 
 impl Writer {
-    /// Keeps the table that inserts go to below three quarters full.
+    /// Keeps the table that inserts go to below three quarters full, and a little more while the next one is made ready.
     pub(super) fn make_room(&mut self) -> Result<(), IndexFull> {
         if let Some(growth) = &self.growth {
             let ratio = growth.old.buckets().div_ceil(self.new.buckets());
@@ -88,7 +88,7 @@ impl Writer {
             self.prepare_growth();
         }
         // The rest of a large one is for `step_growth`, until this table is too full to wait for it.
-        if self.coming.is_some() && self.taken >= places / 16 * 13 { self.begin_growth() } else { Ok(()) }
+        if self.coming.is_some() && self.taken >= places_max(places) { self.begin_growth() } else { Ok(()) }
     }
 
     /// A table a quarter larger than the tokens need, or up to twice as large: larger than this one if it is full of tokens,

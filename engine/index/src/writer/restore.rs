@@ -8,7 +8,7 @@ use crate::memory::Words;
 use crate::reader::Reader;
 use crate::slab::{RECORD_WORDS, Record, SEGMENT_RECORDS, Segment, Slab, Tail, has_tail};
 use crate::sync::Ordering;
-use crate::table::{BUCKET_WORDS, Table};
+use crate::table::{BUCKET_WORDS, Table, places_max};
 use crate::word::{State, Word};
 
 /// Segments of the usual size that there are at most.
@@ -151,7 +151,7 @@ fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), R
     }
     ensure(is_sound, "a word names no record")?;
     // A search ends at an empty place, and an insert needs one.
-    ensure(taken <= table.words().len() / 4 * 3 + BUCKET_WORDS, "the table is too full")?;
+    ensure(taken <= places_max(table.words().len()) + BUCKET_WORDS, "the table is too full")?;
     Ok((tokens, taken))
 }
 
