@@ -115,7 +115,7 @@ impl SledStore {
         }
         self.is_to_close = false;
         live.anchor.sync()?;
-        // If we die after this line, the next start finds an empty segment and goes on in the one before.
+        // If we die after this line, the next start finds an empty segment, and goes on in it if it is whole.
         // Only a segment that is durable, with its name, takes the place of the one that readers still read from.
         live.active = Segment::open(&path, self.options.cache_bytes)?;
         live.is_fresh = true;
@@ -292,8 +292,15 @@ impl LogStore for SledStore {
         Box::new(ClosedSegments::new(self.dir.clone(), self.options, COPIES_FOR_AUDIT))
     }
 
-    fn close_segment(&mut self) {
+    fn close_segment(&mut self) -> Result<(), AppendError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned(reason.clone()));
+        }
         self.is_to_close = true;
+        if self.check_space(AppendKind::Ordinary).is_err() {
+            return Ok(());
+        }
+        self.rotate().map_err(|error| self.poison(&error))
     }
 
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {

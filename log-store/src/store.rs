@@ -182,9 +182,15 @@ pub trait LogStore: Send {
     /// A handle that reads what is closed, on a thread of its own, so that no reader holds up the writer.
     fn archive(&self) -> Box<dyn Archive>;
 
-    /// What comes next is to begin a segment of its own, if the one before has a size worth it: a start that has no use for
-    /// older events need not open them then. A hint; a store without segments ignores it.
-    fn close_segment(&mut self) {}
+    /// What comes next has a segment of its own, if the one before has a size worth it: a start that has no use for older
+    /// events need not open them then. Without enough free space it is put off to the next append; a store without segments
+    /// has nothing to do.
+    ///
+    /// # Errors
+    /// Those of an append that may have written.
+    fn close_segment(&mut self) -> Result<(), AppendError> {
+        Ok(())
+    }
 
     /// Removes whole segments that hold only events before `sequence`; returns the first event still there.
     ///

@@ -270,24 +270,63 @@ fn half_a_conf(dir: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_crash_left_of_a_rotation_is_set_aside_and_the_log_goes_on() {
+fn what_a_crash_left_of_a_rotation_is_gone_on_in_if_it_is_whole_and_else_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 4);
-    for is_torn in [false, true] {
-        let next = SledStore::open_read_only(dir.path(), OPTIONS).unwrap().head().sequence + 1;
-        let leftover = dir.path().join("log").join(format!("{next:020}"));
-        fs::create_dir_all(&leftover).unwrap();
+    for (is_torn, is_behind_the_anchor) in [(false, true), (true, true), (false, false)] {
+        let head = SledStore::open_read_only(dir.path(), OPTIONS).unwrap().head();
+        let first = head.sequence + if is_behind_the_anchor { 1 } else { 2 };
+        let left = dir.path().join("log").join(format!("{first:020}"));
+        fs::create_dir_all(&left).unwrap();
         if is_torn {
-            fs::write(leftover.join("conf"), half_a_conf(dir.path())).unwrap();
-            fs::write(leftover.join("db"), "").unwrap();
+            fs::write(left.join("conf"), half_a_conf(dir.path())).unwrap();
+            fs::write(left.join("db"), "").unwrap();
         }
         let mut store = open(dir.path()).unwrap();
-        let head = store.head();
+        assert_eq!(store.head(), head);
         fill(&mut store, 1);
-        assert_eq!(store.read_from(head.sequence, 1 << 20).unwrap().len(), 2, "the log goes on where it was");
+        let behind = store.read_from(head.sequence + 1, 1 << 20).unwrap();
+        assert_eq!(behind, [batch_after(head.sequence, 3, 400)], "the log goes on where it was");
+        assert_eq!(store.read_from(head.sequence, 1 << 20).unwrap()[0].last, head.sequence);
         Box::new(store).close().unwrap();
-        assert!(!leftover.exists(), "nothing is left to be met in the middle of the log");
+        let is_used = !is_torn && is_behind_the_anchor;
+        assert_eq!(left.exists(), is_used, "no other is left to be met in the middle of the log");
+        assert_eq!(read_through(dir.path()), Ok(head.sequence + 3));
     }
+}
+
+/// Twenty megabytes in commits of many batches, so that it takes few of them.
+fn fill_twenty_megabytes(store: &mut SledStore) {
+    let end = store.head().sequence + 9_000;
+    while store.head().sequence < end {
+        let head = store.head();
+        let batches: Vec<_> = (0..100).map(|at| batch_after(head.sequence + 3 * at, 3, 6_900)).collect();
+        store.append(head, &batches, AppendKind::Ordinary).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_that_was_closed_is_not_opened_by_a_start_even_if_nothing_came_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    fill_twenty_megabytes(&mut store);
+    store.close_segment().unwrap();
+    let head = store.head();
+    drop(store); // as a kill would
+    let db = segment(dir.path()).join("db");
+    let whole = fs::read(&db).unwrap();
+    fs::write(&db, &whole[..whole.len() / 2]).unwrap();
+    let mut store = open(dir.path()).unwrap();
+    assert_eq!(store.head(), head, "known from the anchor");
+    assert_eq!(store.read_from(head.sequence + 1, 1 << 20), Ok(Vec::new()));
+    let in_the_damaged = store.read_from(head.sequence, 1 << 20);
+    assert!(in_the_damaged.is_err(), "{in_the_damaged:?}");
+    drop(store);
+    fs::write(&db, &whole).unwrap();
+    let mut store = open(dir.path()).unwrap();
+    fill(&mut store, 1);
+    drop(store);
+    assert_eq!(read_through(dir.path()), Ok(head.sequence + 3));
 }
 
 #[test]
@@ -431,18 +470,10 @@ fn a_segment_that_is_to_be_closed_is_if_it_is_worth_it() {
         fs::read_dir(dir.path().join("log")).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir())
     };
     fill(&mut store, 2);
-    store.close_segment();
+    store.close_segment().unwrap();
     fill(&mut store, 2);
     assert_eq!(segments().count(), 1, "for a few kilobytes none is closed");
-    // Commits of many batches, so that some 20 MB take few of them.
-    while store.head().sequence < 9_000 {
-        let mut batches = Vec::new();
-        let head = store.head();
-        for at in 0..100 {
-            batches.push(batch_after(head.sequence + 3 * at, 3, 6_900));
-        }
-        store.append(head, &batches, AppendKind::Ordinary).unwrap();
-    }
+    fill_twenty_megabytes(&mut store);
     fill(&mut store, 1);
     assert_eq!(segments().count(), 2, "the word given before still counts");
     fill(&mut store, 3);

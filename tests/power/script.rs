@@ -31,13 +31,15 @@ pub enum Step {
     Append(Size),
     /// Syncs the anchor, as the engine does each second.
     SyncAnchor,
+    /// Closes the segment that is being written, as the engine does behind a snapshot.
+    CloseSegment,
     /// Removes the segments before the last so many commits.
     TrimTo(usize),
     /// Ends in order.
     Close,
     /// Ends without a word.
     Drop,
-    /// Leaves what a crash in a rotation leaves: the next segment, empty.
+    /// Leaves what a crash in a rotation leaves: the next segment, half made.
     LeaveRotation,
     /// Damages sled's own snapshot in the last segment.
     DamageSnapshot,
@@ -62,12 +64,15 @@ impl Script {
     /// without an end in order, old segments removed.
     #[must_use]
     pub fn life(seed: u64, commits: usize) -> Self {
-        let mut rng = Rng::new(seed ^ 0x11fe);
+        let (mut rng, mut closing) = (Rng::new(seed ^ 0x11fe), Rng::new(seed ^ 0xc105e));
         let mut steps = vec![Step::SegmentBytes(*rng.pick(&[256 << 10, 1 << 20, 3 << 20])), Step::Open];
         for number in 1..=commits {
             steps.push(Step::Append(Size::Mixed));
             if rng.one_in(6) {
                 steps.push(Step::SyncAnchor);
+            }
+            if closing.one_in(20) {
+                steps.push(Step::CloseSegment);
             }
             if rng.one_in(40) {
                 steps.extend([*rng.pick(&[Step::Close, Step::Drop]), Step::Open]);
@@ -106,6 +111,12 @@ impl Script {
             Step::Open,
             Step::Phase("rotation"),
             Step::Append(Size::Large),
+            Step::Append(Size::Large),
+            Step::Phase("close of a segment"),
+            Step::CloseSegment,
+            Step::Drop,
+            Step::Phase("restart behind a closed segment"),
+            Step::Open,
             Step::Append(Size::Large),
             Step::Phase("trim"),
             Step::TrimTo(1),
@@ -203,6 +214,10 @@ impl Driver<'_> {
             Step::SyncAnchor => {
                 let synced = self.store().sync_anchor();
                 self.unless_poisoned("sync", synced)
+            }
+            Step::CloseSegment => {
+                let closed = self.store().close_segment();
+                self.unless_poisoned("close of a segment", closed)
             }
             Step::TrimTo(commits) => self.trim(commits),
             Step::Close => {
@@ -311,8 +326,17 @@ impl Driver<'_> {
         let log = self.data.join("log");
         let store =
             SledStore::open_read_only(&self.data, options(self.segment_bytes)).map_err(io::Error::other)?;
-        fs::create_dir(log.join(format!("{:020}", store.head().sequence + 1)))?;
-        fs::File::open(&log)?.sync_all()
+        let (before, next) = (store.open_from(), store.head().sequence + 1);
+        let [before, next] = [before, next].map(|first| log.join(format!("{first:020}")));
+        fs::create_dir(&next)?;
+        // sled writes this file in two steps.
+        let conf = fs::read(before.join("conf"))?;
+        fs::write(next.join("conf"), &conf[..conf.len() / 2])?;
+        fs::write(next.join("db"), "")?;
+        for path in [next.join("conf"), next.join("db"), next, log] {
+            fs::File::open(path)?.sync_all()?;
+        }
+        Ok(())
     }
 
     fn damage_snapshot(&mut self) -> io::Result<()> {

@@ -91,9 +91,6 @@ impl WriterThread {
                 bytes: batch.bytes,
             })
             .collect();
-        if self.close_segment.swap(false, Acquire) {
-            self.store.close_segment();
-        }
         let began = Instant::now();
         let mut warned: Option<Instant> = None;
         loop {
@@ -138,11 +135,22 @@ impl WriterThread {
 
     fn look_around(&mut self) {
         if !self.has_failed
-            && let Err(error) = self.store.sync_anchor()
+            && let Err(error) = self.store.sync_anchor().and_then(|()| self.close_segment())
         {
             self.fail(&error);
         }
         self.report_space();
+    }
+
+    /// Once there is a snapshot, what comes behind it has a segment of its own, whether or not anything comes: a start behind
+    /// the snapshot opens that one only.
+    fn close_segment(&mut self) -> Result<(), AppendError> {
+        if !self.close_segment.swap(false, Acquire) {
+            return Ok(());
+        }
+        let closed = self.store.close_segment();
+        self.reach.update(&*self.store);
+        closed
     }
 
     fn report_space(&mut self) {

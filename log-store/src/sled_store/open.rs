@@ -342,8 +342,9 @@ impl SledStore {
         Ok(store)
     }
 
-    /// Where the log ends. A last segment that the anchor does not reach and that holds nothing, or does not open, is
-    /// what a crash left of a rotation: the log goes on in the one before.
+    /// Where the log ends. A last segment that holds nothing and begins right behind the anchor was made when that was
+    /// durable: the log ends there, and the segment before it need not be opened. Any other that the anchor does not reach and
+    /// that holds nothing, or does not open, is what a crash left of a rotation: the log goes on in the one before.
     fn find_head(&mut self) -> Result<Position, OpenError> {
         let anchored = self.found.map_or(0, |anchor| anchor.position.sequence);
         while let Some(first) = self.segments.last().copied() {
@@ -354,6 +355,9 @@ impl SledStore {
                 Err(SegmentError::Damaged(_)) if !is_reached && self.precedes(first)? => {}
                 Err(error) => return Err(self.open_error(error)),
                 Ok(None) if self.segments.len() == 1 => return Ok(Position::START),
+                Ok(None) if first == anchored + 1 => {
+                    return Ok(self.found.map_or(Position::START, |it| it.position));
+                }
                 Ok(None) => {}
             }
             self.closed.forget(first);

@@ -7,7 +7,7 @@ use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, assemble, check};
 use crate::memory::Words;
 use crate::reader::Reader;
 use crate::slab::{RECORD_WORDS, Record, SEGMENT_RECORDS, Segment, Slab, Tail, has_tail};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::table::{BUCKET_WORDS, Table, places_max};
 use crate::word::{State, Word};
 
@@ -15,6 +15,10 @@ use crate::word::{State, Word};
 const SEGMENTS_MAX: u32 = (1 << 31) / SEGMENT_RECORDS;
 /// More slots than any index hands out: a million a second would take half a million years.
 const SERIALS_MAX: u64 = 1 << 63;
+
+/// Threads that look at a restored table at most, and the words that are worth one.
+const SURVEY_THREADS_MAX: usize = 8;
+const SURVEY_WORDS_MIN: usize = 1 << 16;
 
 /// Memory that part of a copy is read into, all zeros at first.
 pub struct Buffer(Words);
@@ -129,14 +133,39 @@ pub fn restore(config: IndexConfig, image: IndexImage) -> Result<(Writer, Reader
     Ok(assemble(&config, table, slab, slots, counts))
 }
 
-/// Counts the tokens and the places that are not empty, and looks at every word.
+/// Counts the tokens and the places that are not empty, and looks at every word: on several threads, for a table may have
+/// some hundred megabytes, and nobody is answered meanwhile.
 fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), RestoreError> {
-    // One number for each segment instead of a book that may be there: this loop runs over a hundred megabytes.
+    // One number for each segment instead of a book that may be there.
     let used: Vec<u32> =
         (0..slab.numbers() as u32).map(|at| slots.book(at).map_or(0, |book| book.used)).collect();
+    let words = table.words();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SURVEY_THREADS_MAX);
+    let shares = words.chunks(words.len().div_ceil(threads).max(SURVEY_WORDS_MIN));
+    let surveyed = std::thread::scope(|scope| {
+        let survey = |share| survey_share(share, slab, &used);
+        let others: Vec<_> = shares.clone().skip(1).map(|share| scope.spawn(move || survey(share))).collect();
+        let mut all: Vec<_> = shares.take(1).map(survey).collect();
+        all.extend(others.into_iter().map(|other| other.join().unwrap_or(None)));
+        all
+    });
+    let (mut tokens, mut taken) = (0, 0);
+    for share in surveyed {
+        let (its_tokens, its_taken) = share.ok_or(RestoreError::Inconsistent("a word names no record"))?;
+        tokens += its_tokens;
+        taken += its_taken;
+    }
+    // A search ends at an empty place, and an insert needs one.
+    ensure(taken <= places_max(words.len()) + BUCKET_WORDS, "the table is too full")?;
+    Ok((tokens, taken))
+}
+
+/// The tokens of some words and the places that are not empty, given how many records each segment has; `None` if a word
+/// names none.
+fn survey_share(words: &[AtomicU64], slab: &Slab, used: &[u32]) -> Option<(usize, usize)> {
     let (mut tokens, mut taken) = (0, 0);
     let mut is_sound = true;
-    for word in table.words() {
+    for word in words {
         let word = Word(word.load(Ordering::Relaxed));
         taken += usize::from(word != Word::EMPTY);
         if word.is_free() {
@@ -149,10 +178,7 @@ fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), R
             && word.state().contains(State::LIVE)
             && !word.is_moved();
     }
-    ensure(is_sound, "a word names no record")?;
-    // A search ends at an empty place, and an insert needs one.
-    ensure(taken <= places_max(table.words().len()) + BUCKET_WORDS, "the table is too full")?;
-    Ok((tokens, taken))
+    is_sound.then_some((tokens, taken))
 }
 
 impl Writer {
