@@ -1,10 +1,11 @@
 //! A real server, real QUIC, several clients and connections.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jeton_client::{
-    Check, Client, Consistency, Error, Rejection, RevokeTarget, Rights, Sequence, Token, Verdict,
+    Check, Claims, Client, Consistency, Error, Rejection, RevokeTarget, Rights, Sequence, Token, Verdict,
 };
 use jeton_core::command::Command;
 use jeton_core::numbers::Partition;
@@ -52,6 +53,39 @@ async fn a_token_is_good_for_its_grants_until_it_is_revoked_on_every_connection(
         assert_eq!(verdict(&other, &token).await, Verdict::Revoked);
         assert_eq!(verdict(&admin, &token).await, Verdict::Revoked);
     }
+    server.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_are_asked_of_validates_and_of_uses_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let admin = server.admin().await;
+    let scopes = || ["mail", "openid"].map(str::to_owned);
+    let with_scopes = |issue: &mut jeton_client::IssueTokens| {
+        issue.claims = Claims::new([], scopes(), [], BTreeMap::new()).unwrap();
+    };
+    let plain = one(&admin, with_scopes).await;
+    let limited = one(&admin, |issue| {
+        with_scopes(issue);
+        issue.uses_max = 1;
+    })
+    .await;
+    for (asked, has) in [("mail", true), ("openid mail", true), ("mail calendar", false), ("mai", false)] {
+        let check = Check::live().with_scopes(asked).unwrap();
+        let expected = if has { Verdict::Valid } else { Verdict::Forbidden };
+        assert_eq!(admin.validate(&plain, &check).await.unwrap().verdict, expected, "{asked}");
+        let expected = if has { Verdict::ConsumeRequired } else { Verdict::Forbidden };
+        assert_eq!(admin.validate(&limited, &check).await.unwrap().verdict, expected, "{asked}");
+    }
+    let use_with = async |asked: &str| {
+        let check = Check::live().with_scopes(asked).unwrap();
+        admin.consume(&limited, &check, None).await.unwrap().0.verdict
+    };
+    assert_eq!(use_with("calendar").await, Verdict::Forbidden, "nothing is spent by it");
+    assert_eq!(use_with("mail").await, Verdict::Valid);
+    assert_eq!(use_with("mail").await, Verdict::Spent);
+    assert!(Check::live().with_scopes("two  spaces").is_err());
     server.terminate();
 }
 

@@ -110,6 +110,7 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("RenewalSeenAtOnce", ": Answer { verdict: Forbidden"),
     ("CommandCutInTwo", "a crash parted the events"),
     ("BindingNotAsked", ": Answer { verdict: Valid"),
+    ("OneScopeIsEnough", ": Answer { verdict: Valid"),
     ("FamilyForgetsRoot", ": Answer { verdict: Valid"),
     ("RightGivenBack", "for readers, not"),
     ("DeadClaimsReused", "an inspection says"),

@@ -109,8 +109,13 @@ impl Driver<'_> {
         };
         self.run(Command::Revoke(RevokeTarget::Id(tokens[0].id)), None)?;
         let token = tokens[1].clone();
-        let consume =
-            Command::ConsumeToken(ConsumeToken { token, access: None, audience: None, binding: None });
+        let consume = Command::ConsumeToken(ConsumeToken {
+            token,
+            access: None,
+            audience: None,
+            scopes: None,
+            binding: None,
+        });
         self.run(consume, Some(IdempotencyKey([self.changes; 16]))).map(drop)
     }
 

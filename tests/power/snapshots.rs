@@ -118,9 +118,13 @@ impl Writer<'_> {
             (1, Some(_)) => {
                 Command::Revoke(RevokeTarget::Subject { tenant: name("default"), subject: name(subject) })
             }
-            (2, Some(token)) => {
-                Command::ConsumeToken(ConsumeToken { token, access: None, audience: None, binding: None })
-            }
+            (2, Some(token)) => Command::ConsumeToken(ConsumeToken {
+                token,
+                access: None,
+                audience: None,
+                scopes: None,
+                binding: None,
+            }),
             (3, Some(token)) => Command::RenewToken { token, ttl_s: 7_000, binding: None },
             (kind, _) => Command::IssueTokens(IssueTokens {
                 uses_max: if kind == 4 { 9 } else { 0 },

@@ -296,7 +296,9 @@ fn verdict(
         || check.audience.is_some_and(|asked| claims.audience().iter().any(|named| named.as_str() == asked));
     let access_ok =
         check.access.as_ref().is_none_or(|access| claims.grants().iter().any(|grant| grant.covers(access)));
-    match (audience_ok && access_ok, known.uses_max > 0) {
+    let has = |asked: &str| claims.scopes().iter().any(|scope| scope == asked);
+    let scopes_ok = check.scopes.as_ref().is_none_or(|scopes| scopes.as_str().split(' ').all(has));
+    match (audience_ok && access_ok && scopes_ok, known.uses_max > 0) {
         (false, _) => Verdict::Forbidden,
         (true, true) => Verdict::ConsumeRequired,
         (true, false) => Verdict::Valid,

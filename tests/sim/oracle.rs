@@ -322,7 +322,7 @@ impl Oracle {
             let digest = &known.digest;
             let question = Question { id, digest, check, now_ms, is_decision: false, doomed_is_dead };
             match answer(&self.published, &self.decided, &question).verdict {
-                // An inspection asks for no access and no audience.
+                // An inspection asks for no access, no audience and no scopes.
                 Verdict::Forbidden if known.uses_max > 0 => Verdict::ConsumeRequired,
                 Verdict::Forbidden => Verdict::Valid,
                 verdict => verdict,

@@ -50,7 +50,7 @@ pub enum Mistake {
 }
 
 /// Every mistake there is.
-pub const MISTAKES: [Mistake; 46] = [
+pub const MISTAKES: [Mistake; 47] = [
     Mistake::DurableBeforeSync,
     Mistake::AnchorIgnored,
     Mistake::DatagramReadTwice,
@@ -69,6 +69,7 @@ pub const MISTAKES: [Mistake; 46] = [
     Mistake::Core(CoreMutation::RenewalSeenAtOnce),
     Mistake::Core(CoreMutation::CommandCutInTwo),
     Mistake::Core(CoreMutation::BindingNotAsked),
+    Mistake::Core(CoreMutation::OneScopeIsEnough),
     Mistake::Core(CoreMutation::FamilyForgetsRoot),
     Mistake::Core(CoreMutation::RightGivenBack),
     Mistake::Core(CoreMutation::DeadClaimsReused),

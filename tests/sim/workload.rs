@@ -1,7 +1,7 @@
 //! What clients ask for: a small world of few names, so that everything meets everything.
 
 use jeton_core::check::Check;
-use jeton_core::claims::{Claims, Name, ResourceQuery};
+use jeton_core::claims::{Claims, Name, ResourceQuery, ScopesQuery};
 use jeton_core::command::{Access, ChangeRights, Command, ConsumeToken, IssueTokens, RevokeTarget};
 use jeton_core::numbers::{Binding, ClaimsNo, SubjectNo};
 use jeton_core::rights::Rights;
@@ -27,14 +27,15 @@ const ACCESSES: [Option<(&str, &str)>; 6] = [
 ];
 const BINDINGS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
 const PATTERNS: [&str; 5] = ["journal/42", "journal/*", "docs/a", "docs/**", "docs/a/b"];
-/// Audience and grants of each claim set.
-const CLAIMS: [(&[&str], &[&str]); 6] = [
-    (&[], &["read on journal/42"]),
-    (&["api"], &["read,write on journal/*"]),
-    (&[], &["* on docs/**"]),
-    (&["api", "web"], &["read on docs/a/b"]),
-    (&[], &[]),
-    (&[], &["read on journal/42", "write on docs/a"]),
+const SCOPES: [Option<&str>; 4] = [None, None, Some("profile"), Some("mail profile")];
+/// Audience, scopes and grants of each claim set.
+const CLAIMS: [(&[&str], &[&str], &[&str]); 6] = [
+    (&[], &["profile"], &["read on journal/42"]),
+    (&["api"], &["mail", "profile"], &["read,write on journal/*"]),
+    (&[], &["mail", "openid", "profile"], &["* on docs/**"]),
+    (&["api", "web"], &["mail"], &["read on docs/a/b"]),
+    (&[], &[], &[]),
+    (&[], &["profile"], &["read on journal/42", "write on docs/a"]),
 ];
 /// Tokens that clients remember: few, so that each is asked about often.
 const TOKENS_MAX: usize = 14;
@@ -44,6 +45,7 @@ const TOKENS_MAX: usize = 14;
 pub(super) struct Asking {
     access: Option<(String, String)>,
     audience: Option<String>,
+    scopes: Option<String>,
     binding: Option<Binding>,
 }
 
@@ -52,6 +54,7 @@ impl Asking {
         Self {
             access: check.access.map(|access| (access.action().to_owned(), access.resource().to_owned())),
             audience: check.audience.map(str::to_owned),
+            scopes: check.scopes.map(|scopes| scopes.as_str().to_owned()),
             binding: check.binding,
         }
     }
@@ -62,6 +65,7 @@ impl Asking {
         Self {
             access: access.map(|access| (access.action.clone(), access.resource.clone())),
             audience: consume.audience.clone(),
+            scopes: consume.scopes.clone(),
             binding: consume.binding,
         }
     }
@@ -72,6 +76,10 @@ impl Asking {
                 ResourceQuery::new(action, resource).expect("only concrete resources are asked about")
             }),
             audience: self.audience.as_deref(),
+            scopes: self
+                .scopes
+                .as_deref()
+                .map(|scopes| ScopesQuery::new(scopes).expect("only scopes are asked for")),
             binding: self.binding,
         }
     }
@@ -81,6 +89,7 @@ impl Asking {
         Self {
             access: access.map(|(action, resource)| (action.to_owned(), resource.to_owned())),
             audience: rng.pick(&AUDIENCES).map(str::to_owned),
+            scopes: rng.pick(&SCOPES).map(str::to_owned),
             binding: rng.one_in(3).then(|| Binding(*rng.pick(&BINDINGS))),
         }
     }
@@ -214,14 +223,15 @@ fn command(pool: &Pool, is_admin: bool, rng: &mut Rng) -> Command {
 fn issue(pool: &Pool, rng: &mut Rng) -> Command {
     // Rarely as many as take more than a batch.
     let count = if rng.one_in(150) { 70 } else { 1 + rng.below(3) };
-    let (audience, grants) = *rng.pick(&CLAIMS);
+    let (audience, scopes, grants) = *rng.pick(&CLAIMS);
+    let scopes = scopes.iter().map(|&scope| scope.to_owned());
     let audience = audience.iter().map(|text| name(text));
     let grants = grants.iter().map(|text| text.parse().expect("a grant"));
     let ttl_s = if rng.one_in(8) { 60 } else { rng.within(1..8) as u32 };
     Command::IssueTokens(IssueTokens {
         tenant: tenant(rng),
         subjects: (0..count).map(|_| one_of(&SUBJECTS, rng)).collect(),
-        claims: Claims::new(audience, [], grants, Default::default()).expect("claims"),
+        claims: Claims::new(audience, scopes, grants, Default::default()).expect("claims"),
         ttl_s,
         not_before_s: if rng.one_in(8) { rng.below(u64::from(ttl_s) + 1) as u32 } else { 0 },
         renewable_s: if rng.one_in(3) { ttl_s + rng.below(8) as u32 } else { 0 },
@@ -237,6 +247,7 @@ fn consume(pool: &Pool, rng: &mut Rng) -> Command {
         token: pool.token(rng),
         access: asking.access.map(|(action, resource)| Access { action, resource }),
         audience: asking.audience,
+        scopes: asking.scopes,
         binding: asking.binding,
     })
 }

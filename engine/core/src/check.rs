@@ -1,6 +1,6 @@
 //! What a validate asks of a token beside being live.
 
-use crate::claims::ResourceQuery;
+use crate::claims::{ResourceQuery, ScopesQuery};
 use crate::numbers::Binding;
 
 /// The conditions of one check. The default asks for nothing but a live token.
@@ -10,6 +10,8 @@ pub struct Check<'a> {
     pub access: Option<ResourceQuery<'a>>,
     /// The audience the asking service answers to.
     pub audience: Option<&'a str>,
+    /// Scopes that the token must all have.
+    pub scopes: Option<ScopesQuery<'a>>,
     /// What the holder proved to have; a bound token is denied without it.
     pub binding: Option<Binding>,
 }

@@ -9,6 +9,7 @@ mod compiled;
 mod grant;
 mod name;
 mod resource;
+mod scopes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use compiled::CompiledClaims;
 pub use grant::{ACTION_BYTES_MAX, ACTIONS_MAX, Grant, GrantError};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use resource::{RESOURCE_BYTES_MAX, ResourceError, ResourcePattern, ResourceQuery, SEGMENTS_MAX};
+pub use scopes::{ScopesError, ScopesQuery};
 
 /// The largest claim set in canonical bytes.
 pub const CLAIMS_BYTES_MAX: usize = 4096;
@@ -127,7 +129,7 @@ impl Claims {
         &self.0.parts.audience
     }
 
-    /// OAuth scopes (RFC 6749, section 3.3); carried, not interpreted.
+    /// OAuth scopes (RFC 6749, section 3.3): words that a check may ask for, whose meaning is the service's own.
     #[must_use]
     pub fn scopes(&self) -> &[String] {
         &self.0.parts.scopes

@@ -93,6 +93,8 @@ pub struct ConsumeToken {
     pub access: Option<Access>,
     /// The audience that the caller answers to.
     pub audience: Option<String>,
+    /// Scopes that the token must all have, separated by single spaces.
+    pub scopes: Option<String>,
     /// What the holder proved to have.
     pub binding: Option<Binding>,
 }

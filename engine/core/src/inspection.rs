@@ -11,7 +11,7 @@ use crate::verdict::Verdict;
 pub struct Inspection {
     /// Its public id.
     pub id: TokenId,
-    /// How it would be answered now, no action, resource or audience asked and its binding presented.
+    /// How it would be answered now, no action, resource, audience or scope asked and its binding presented.
     pub verdict: Verdict,
     /// The name of its tenant.
     pub tenant: String,

@@ -41,6 +41,9 @@ pub(crate) fn judge(facts: &Facts<'_>, now: Millis, check: &Check<'_>) -> Verdic
     if check.access.as_ref().is_some_and(|access| !compiled.allows(access)) {
         return Verdict::Forbidden;
     }
+    if check.scopes.as_ref().is_some_and(|scopes| !compiled.has_scopes(scopes)) {
+        return Verdict::Forbidden;
+    }
     if facts.bits.contains(Bits::LIMITED) { Verdict::ConsumeRequired } else { Verdict::Valid }
 }
 

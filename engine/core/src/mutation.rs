@@ -31,6 +31,8 @@ pub enum Mutation {
     CommandCutInTwo,
     /// A bound token is good without its binding.
     BindingNotAsked,
+    /// A token is good that has one of the scopes asked for.
+    OneScopeIsEnough,
     /// A revoke by family passes over the root.
     FamilyForgetsRoot,
     /// A right that was withdrawn meanwhile is given by an earlier grant once that is durable.

@@ -12,7 +12,7 @@ pub enum Verdict {
     Denied = 0,
     /// Good for what was asked.
     Valid = 1,
-    /// A live token that does not reach this action, resource or audience.
+    /// A live token that does not reach this action, resource, audience or scope.
     Forbidden = 2,
     /// Good, but it has a limited number of uses and has to be consumed.
     ConsumeRequired = 3,

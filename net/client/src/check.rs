@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jeton_core::check::Check as WireCheck;
-use jeton_core::claims::ResourceQuery;
+use jeton_core::claims::{ResourceQuery, ScopesQuery};
 use jeton_core::numbers::Binding;
 
 use crate::Error;
@@ -13,6 +13,7 @@ use crate::Error;
 pub struct Check {
     pub(crate) access: Option<(Arc<str>, Arc<str>)>,
     pub(crate) audience: Option<Arc<str>>,
+    pub(crate) scopes: Option<Arc<str>>,
     pub(crate) binding: Option<Binding>,
 }
 
@@ -38,6 +39,15 @@ impl Check {
         Self { audience: Some(audience.into()), ..self }
     }
 
+    /// Asks for scopes, all of them: separated by single spaces, as OAuth writes them (RFC 6749, section 3.3).
+    ///
+    /// # Errors
+    /// [`Error::Scopes`] if that is not what they are.
+    pub fn with_scopes(self, scopes: &str) -> Result<Self, Error> {
+        ScopesQuery::new(scopes)?;
+        Ok(Self { scopes: Some(scopes.into()), ..self })
+    }
+
     /// Presents what the holder proved to have.
     #[must_use]
     pub fn with_binding(self, binding: Binding) -> Self {
@@ -54,7 +64,8 @@ impl Check {
     pub(crate) fn on_wire(&self) -> WireCheck<'_> {
         let access =
             self.access.as_ref().and_then(|(action, resource)| ResourceQuery::new(action, resource).ok());
-        WireCheck { access, audience: self.audience.as_deref(), binding: self.binding }
+        let scopes = self.scopes.as_deref().and_then(|scopes| ScopesQuery::new(scopes).ok());
+        WireCheck { access, audience: self.audience.as_deref(), scopes, binding: self.binding }
     }
 
     /// How many bytes it takes in a frame.
@@ -63,6 +74,7 @@ impl Check {
         let access = self.access.as_ref();
         1 + access.map_or(0, |(action, resource)| 2 * TEXT + action.len() + resource.len())
             + self.audience.as_ref().map_or(0, |audience| TEXT + audience.len())
+            + self.scopes.as_ref().map_or(0, |scopes| TEXT + scopes.len())
             + self.binding.map_or(0, |binding| binding.0.len())
     }
 }

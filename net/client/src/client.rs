@@ -226,8 +226,8 @@ impl Client {
         let access = check.access.as_ref();
         let access =
             access.map(|(action, resource)| Access { action: owned(action), resource: owned(resource) });
-        let (audience, binding) = (check.audience.as_ref().map(owned), check.binding);
-        let consume = ConsumeToken { token: token.clone(), access, audience, binding };
+        let (audience, scopes) = (check.audience.as_ref().map(owned), check.scopes.as_ref().map(owned));
+        let consume = ConsumeToken { token: token.clone(), access, audience, scopes, binding: check.binding };
         match self.write(key, Command::ConsumeToken(consume)).await? {
             (_, Outcome::Consumed { answer, uses_left }) => Ok((answer, uses_left)),
             _ => Err(unexpected()),

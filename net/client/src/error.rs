@@ -1,6 +1,6 @@
 //! What can go wrong, by what the caller can do about it.
 
-use jeton_core::claims::ResourceError;
+use jeton_core::claims::{ResourceError, ScopesError};
 use jeton_core::outcome::Rejection;
 use jeton_core::token::TokenError;
 use jeton_wire::WireError;
@@ -51,6 +51,9 @@ pub enum Error {
         /// How large it may be.
         max: usize,
     },
+    /// No list of scopes.
+    #[error(transparent)]
+    Scopes(#[from] ScopesError),
     /// An audience that no token could name.
     #[error("an audience has at most {max} bytes, not {bytes}")]
     Audience {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jeton_core::check::Check;
-use jeton_core::claims::{Claims, ResourceQuery};
+use jeton_core::claims::{Claims, ResourceQuery, ScopesQuery};
 use jeton_core::command::{Access, ChangeRights, Command, ConsumeToken, IssueTokens, RevokeTarget};
 use jeton_core::inspection::{ClaimsInfo, ClientInfo, Inspection, SubjectInfo};
 use jeton_core::numbers::*;
@@ -41,7 +41,11 @@ fn commands() -> Vec<Command> {
         binding: Some(Binding([8; 32])),
     };
     let access = Some(Access { action: "read".to_owned(), resource: "a/b".to_owned() });
-    let consume = ConsumeToken { token: token(), access, audience: Some("api".to_owned()), binding: None };
+    let audience = Some("api".to_owned());
+    let consume = ConsumeToken { token: token(), access, audience, scopes: None, binding: None };
+    let scopes = Some("mail openid".to_owned());
+    let consume_with_scopes =
+        ConsumeToken { token: token(), access: None, audience: None, scopes, binding: None };
     let name = |text: &str| text.parse::<jeton_core::claims::Name>().unwrap();
     let change = || ChangeRights { client: name("x:y"), tenant: name("*"), rights: Rights::ISSUE };
     let targets = [
@@ -63,6 +67,7 @@ fn commands() -> Vec<Command> {
         Command::CreateTenant { name: name("acme") },
     ];
     commands.extend(targets.map(Command::Revoke));
+    commands.push(Command::ConsumeToken(consume_with_scopes));
     commands
 }
 
@@ -85,13 +90,17 @@ fn requests() -> Vec<Vec<u8>> {
     let mut frames: Vec<Vec<u8>> =
         all.iter().map(|request| encoded(|into| request.encode(0x1122, into))).collect();
     let access = Some(ResourceQuery::new("read", "a/b").unwrap());
-    let checks = [Check::default(), Check { access, audience: Some("api"), binding: Some(Binding([9; 32])) }];
+    let (audience, binding) = (Some("api"), Some(Binding([9; 32])));
+    let checks = [Check::default(), Check { access, audience, scopes: None, binding }];
+    let scopes = ScopesQuery::new("mail openid").ok();
     let tokens = [[1; 32], [2; 32], [3; 32]];
     frames.push(encoded(|into| encode_validate(1, &tokens, &[], None, Sequence(0), false, into)));
     frames.push(encoded(|into| encode_validate(2, &tokens, &checks[1..], None, Sequence(5), true, into)));
     frames.push(encoded(|into| {
         encode_validate(3, &tokens, &checks, Some(&[0, 1, 1]), Sequence(0), false, into)
     }));
+    let check = [Check { scopes, ..checks[1] }];
+    frames.push(encoded(|into| encode_validate(4, &tokens, &check, None, Sequence(0), false, into)));
     frames
 }
 

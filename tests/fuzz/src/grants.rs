@@ -2,7 +2,9 @@
 //!
 //! The oracle reads patterns as lists of words and matches with one recursion; it knows docs/GRANTS.md only.
 
-use jeton_core::claims::{Claims, Grant, RESOURCE_BYTES_MAX, ResourcePattern, ResourceQuery, SEGMENTS_MAX};
+use jeton_core::claims::{
+    Claims, Grant, RESOURCE_BYTES_MAX, ResourcePattern, ResourceQuery, SEGMENTS_MAX, ScopesQuery,
+};
 
 use crate::allocation::bounded;
 
@@ -30,6 +32,10 @@ fn check_claims(data: &[u8]) {
             assert!(compiled.audience_ok(Some(name.as_str())), "a token is for whom it is meant");
         }
         assert_eq!(compiled.audience_ok(None), claims.audience().is_empty());
+        let scopes = claims.scopes().join(" ");
+        let query = ScopesQuery::new(&scopes);
+        assert_eq!(query.is_ok(), !scopes.is_empty(), "scopes of a token can be asked for");
+        assert!(query.is_ok_and(|all| compiled.has_scopes(&all)) || scopes.is_empty(), "it has what it has");
         for grant in claims.grants() {
             check_compiled(grant, &claims);
         }

@@ -177,7 +177,13 @@ fn command(input: &mut Unstructured<'_>) -> Result<Command> {
         2 => Command::Revoke(RevokeTarget::Id(token.id)),
         3 => Command::Revoke(RevokeTarget::Tenant { tenant: name(input)? }),
         4 => Command::RenewToken { token, ttl_s: 7_000, binding: None },
-        5 => Command::ConsumeToken(ConsumeToken { token, access: None, audience: None, binding: None }),
+        5 => Command::ConsumeToken(ConsumeToken {
+            token,
+            access: None,
+            audience: None,
+            scopes: None,
+            binding: None,
+        }),
         _ => {
             let subjects = vec![name(input)?; input.int_in_range(1..=40)?];
             let parent = input.ratio(1, 3)?.then_some(token.id);

@@ -57,7 +57,10 @@ fn check_validate(validate: &ValidateRequest<'_>, id: u64, received: &[u8]) {
         return;
     };
     assert!(each.is_empty(), "one check for all is not one for each");
-    let asks_nothing = check.access.is_none() && check.audience.is_none() && check.binding.is_none();
+    let asks_nothing = check.access.is_none()
+        && check.audience.is_none()
+        && check.scopes.is_none()
+        && check.binding.is_none();
     let is_same = written(&[check], None) == received;
     assert!(is_same || (asks_nothing && written(&[], None) == received), "one check has one spelling");
 }

@@ -89,6 +89,26 @@ fn a_token_for_named_audiences_is_for_those_alone() {
 }
 
 #[test]
+fn a_token_has_to_have_every_scope_that_is_asked_for() {
+    let scopes = ["mail", "openid", "profile"].map(str::to_owned);
+    let compiled = Claims::new([], scopes, [], BTreeMap::new()).unwrap().compile();
+    let has = |scopes| compiled.has_scopes(&ScopesQuery::new(scopes).unwrap());
+    for asked in ["mail", "profile mail", "openid mail profile", "mail mail"] {
+        assert!(has(asked), "{asked}");
+        assert!(!Claims::default().compile().has_scopes(&ScopesQuery::new(asked).unwrap()), "{asked}");
+    }
+    for asked in ["mai", "mails", "MAIL", "mail calendar", "calendar"] {
+        assert!(!has(asked), "{asked}");
+    }
+    for none in ["", " ", "mail ", " mail", "mail  openid", "a\"b", "a\\b", "é", "a\tb", &"x".repeat(256)] {
+        assert_eq!(ScopesQuery::new(none), Err(ScopesError), "{none}");
+    }
+    let many = |count| vec!["s"; count].join(" ");
+    assert!(ScopesQuery::new(&many(SCOPES_MAX)).is_ok());
+    assert_eq!(ScopesQuery::new(&many(SCOPES_MAX + 1)), Err(ScopesError));
+}
+
+#[test]
 fn the_canonical_bytes_are_pinned() {
     let attributes = BTreeMap::from([("k".parse().unwrap(), "v".to_owned())]);
     let claims =

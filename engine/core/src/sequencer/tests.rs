@@ -346,6 +346,7 @@ fn no_command_is_cut_in_two_by_the_end_of_a_commit() {
             token,
             access: None,
             audience: None,
+            scopes: None,
             binding: None,
         })
     };

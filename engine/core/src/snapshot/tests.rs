@@ -52,7 +52,13 @@ impl PartStore for Files {
 }
 
 fn consume(token: &Token) -> Command {
-    Command::ConsumeToken(ConsumeToken { token: token.clone(), access: None, audience: None, binding: None })
+    Command::ConsumeToken(ConsumeToken {
+        token: token.clone(),
+        access: None,
+        audience: None,
+        scopes: None,
+        binding: None,
+    })
 }
 
 fn renew(token: &Token) -> Command {

@@ -3,7 +3,7 @@
 use super::fingerprint::fingerprint;
 use super::{LIFETIME_S_MAX, State};
 use crate::check::Check;
-use crate::claims::ResourceQuery;
+use crate::claims::{ResourceQuery, ScopesQuery};
 use crate::command::{Command, ConsumeToken, Submission};
 use crate::event::{Detached, Entry, Event, Fact, Recorded, ScopedKey};
 use crate::judge::{cause_of_death, flags, is_presented, judge, told};
@@ -200,7 +200,11 @@ impl State {
                 Err(_) => return answer(Verdict::Forbidden), // no grant covers what is no resource
             },
         };
-        let check = Check { access, audience: consume.audience.as_deref(), binding: consume.binding };
+        let scopes = match consume.scopes.as_deref().map(ScopesQuery::new).transpose() {
+            Ok(scopes) => scopes,
+            Err(_) => return answer(Verdict::Forbidden), // no token has what is no scope
+        };
+        let check = Check { access, audience: consume.audience.as_deref(), scopes, binding: consume.binding };
         let facts = known.facts();
         let mut uses_left = 0;
         let verdict = match judge(&facts, draft.now, &check) {

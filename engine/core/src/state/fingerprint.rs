@@ -69,6 +69,10 @@ fn add_consume(fields: &mut Fields, consume: &ConsumeToken) {
     fields.optional(consume.access.as_ref().map(|access| access.resource.as_bytes()));
     fields.optional(consume.audience.as_ref().map(String::as_bytes));
     fields.optional(consume.binding.as_ref().map(|binding| &binding.0[..]));
+    // Behind everything else, and only if there: fingerprints of commands that ask for none are what they always were.
+    if let Some(scopes) = &consume.scopes {
+        fields.bytes(scopes.as_bytes());
+    }
 }
 
 fn add_target(fields: &mut Fields, target: &RevokeTarget) {

@@ -242,6 +242,8 @@ impl State {
         // Without memory for it the segment stays as it is, sparse.
         let Ok(Some(moved)) = self.index.relocate(entry.slot) else { return };
         if mutated!(MovedAndUnlisted) {
+            // Taken out, not left as it was: a list with a slot that is given out again may have no end.
+            self.lists.remove(SubjectNo(entry.record.link), entry.slot);
             return;
         }
         self.lists.replace(SubjectNo(entry.record.link), entry.slot, moved);

@@ -10,7 +10,13 @@ use crate::token::Token;
 use crate::verdict::Verdict;
 
 fn consume(token: &Token) -> Command {
-    Command::ConsumeToken(ConsumeToken { token: token.clone(), access: None, audience: None, binding: None })
+    Command::ConsumeToken(ConsumeToken {
+        token: token.clone(),
+        access: None,
+        audience: None,
+        scopes: None,
+        binding: None,
+    })
 }
 
 fn subject(subject: &str) -> RevokeTarget {
@@ -175,7 +181,13 @@ fn a_use_is_spent_only_if_every_other_check_passes() {
     let token = engine.issue(|issue| issue.uses_max = 1);
     let with = |resource: &str| {
         let access = Some(Access { action: "read".to_owned(), resource: resource.to_owned() });
-        Command::ConsumeToken(ConsumeToken { token: token.clone(), access, audience: None, binding: None })
+        Command::ConsumeToken(ConsumeToken {
+            token: token.clone(),
+            access,
+            audience: None,
+            scopes: None,
+            binding: None,
+        })
     };
     assert_eq!(said(&engine.run(with("journal/43"))), "forbidden, 0 left");
     assert_eq!(said(&engine.run(with("journal/*"))), "forbidden, 0 left");

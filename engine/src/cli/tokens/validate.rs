@@ -26,6 +26,9 @@ pub(in crate::cli) struct Validate {
     /// The audience that the asking service answers to.
     #[arg(long)]
     audience: Option<String>,
+    /// OAuth scopes that the token must all have, separated by spaces.
+    #[arg(long, value_name = "SCOPES")]
+    scope: Option<String>,
     /// What the holder proved to have, 64 hexadecimal digits.
     #[arg(long, value_parser = parse_binding)]
     binding: Option<Binding>,
@@ -59,6 +62,9 @@ impl Validate {
         };
         if let Some(audience) = &self.audience {
             check = check.for_audience(audience);
+        }
+        if let Some(scopes) = &self.scope {
+            check = check.with_scopes(scopes)?;
         }
         if let Some(binding) = self.binding {
             check = check.with_binding(binding);

@@ -79,6 +79,7 @@ impl Templates {
                 token: Token::from_bytes(**token),
                 access: None,
                 audience: None,
+                scopes: None,
                 binding: None,
             }),
             Question::Renew(token) => {

@@ -1,7 +1,7 @@
 //! The commands of write requests. docs/PROTOCOL.md has their fields.
 
 use jeton_core::check::Check;
-use jeton_core::claims::{Claims, Name, ResourceQuery};
+use jeton_core::claims::{Claims, Name, ResourceQuery, ScopesQuery};
 use jeton_core::command::{
     Access, ChangeRights, Command, ConsumeToken, ISSUE_TOKENS_MAX, IssueTokens, RevokeTarget,
 };
@@ -28,7 +28,8 @@ pub(super) fn consume(cursor: &mut Cursor<'_>) -> Result<Command, WireError> {
         .access
         .map(|query| Access { action: query.action().to_owned(), resource: query.resource().to_owned() });
     let audience = check.audience.map(str::to_owned);
-    Ok(Command::ConsumeToken(ConsumeToken { token, access, audience, binding: check.binding }))
+    let scopes = check.scopes.map(|scopes| scopes.as_str().to_owned());
+    Ok(Command::ConsumeToken(ConsumeToken { token, access, audience, scopes, binding: check.binding }))
 }
 
 /// Claim sets that were decoded before: who issues much has few of them, and the same bytes are the same claims.
@@ -138,14 +139,20 @@ fn encode_issue(issue: &IssueTokens, into: &mut Vec<u8>) {
     issue.subjects.iter().for_each(|subject| into.put_text(subject.as_str()));
 }
 
-/// A consume whose access is no single action on a concrete resource goes out without one that could match: its
-/// check cannot be written down, so the caller is told before ([`ResourceQuery::new`]).
+/// Access is one action on a concrete resource and scopes are a list of them: what is not cannot be written down, and callers
+/// are told before ([`ResourceQuery::new`], [`ScopesQuery::new`]).
+///
+/// # Panics
+/// Otherwise.
 fn encode_consume(consume: &ConsumeToken, into: &mut Vec<u8>) {
     into.extend_from_slice(&consume.token.to_bytes());
     let access = consume.access.as_ref().map(|access| {
         ResourceQuery::new(&access.action, &access.resource).expect("an access is one action on one resource")
     });
-    encode_check(&Check { access, audience: consume.audience.as_deref(), binding: consume.binding }, into);
+    let scopes =
+        consume.scopes.as_deref().map(|scopes| ScopesQuery::new(scopes).expect("scopes are a list of them"));
+    let audience = consume.audience.as_deref();
+    encode_check(&Check { access, audience, scopes, binding: consume.binding }, into);
 }
 
 fn encode_target(target: &RevokeTarget, into: &mut Vec<u8>) {

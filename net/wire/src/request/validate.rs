@@ -11,11 +11,12 @@
 //! | | 2 n | with bit 1: the index of each token's check |
 //! | | | the checks |
 //!
-//! A check is a byte of bits (1 access, 2 audience, 4 binding) and then, as they say, action and resource, audience
-//! (each u16 length and UTF-8), and 32 bytes of binding. Without bit 1 there is at most one check.
+//! A check is a byte of bits (1 access, 2 audience, 4 binding, 8 scopes) and then, as they say, action and resource,
+//! audience (each u16 length and UTF-8), 32 bytes of binding, and scopes (u16 length and words separated by single spaces).
+//! Without bit 1 of the request there is at most one check.
 
 use jeton_core::check::Check;
-use jeton_core::claims::ResourceQuery;
+use jeton_core::claims::{ResourceQuery, ScopesQuery};
 use jeton_core::numbers::{Binding, Sequence};
 
 use crate::cursor::{Cursor, Put};
@@ -30,6 +31,7 @@ const WITH_SUBJECTS: u16 = 1 << 1;
 const ACCESS: u8 = 1;
 const AUDIENCE: u8 = 1 << 1;
 const BINDING: u8 = 1 << 2;
+const SCOPES: u8 = 1 << 3;
 
 /// A validate, borrowed from the frame it came in.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +152,7 @@ impl<'a> ValidateRequest<'a> {
 
 pub(super) fn decode_check<'a>(cursor: &mut Cursor<'a>) -> Result<Check<'a>, WireError> {
     let bits = cursor.u8()?;
-    if bits & !(ACCESS | AUDIENCE | BINDING) != 0 {
+    if bits & !(ACCESS | AUDIENCE | BINDING | SCOPES) != 0 {
         return Err(WireError::Invalid("unknown bits of a check"));
     }
     let access = if bits & ACCESS == 0 {
@@ -161,7 +163,12 @@ pub(super) fn decode_check<'a>(cursor: &mut Cursor<'a>) -> Result<Check<'a>, Wir
     };
     let audience = if bits & AUDIENCE == 0 { None } else { Some(cursor.text()?) };
     let binding = if bits & BINDING == 0 { None } else { Some(Binding(cursor.array()?)) };
-    Ok(Check { access, audience, binding })
+    let scopes = if bits & SCOPES == 0 {
+        None
+    } else {
+        Some(ScopesQuery::new(cursor.text()?).map_err(|_| WireError::Invalid("scopes"))?)
+    };
+    Ok(Check { access, audience, scopes, binding })
 }
 
 pub(super) fn encode_check(check: &Check<'_>, into: &mut Vec<u8>) {
@@ -169,7 +176,8 @@ pub(super) fn encode_check(check: &Check<'_>, into: &mut Vec<u8>) {
     into.push(
         has(check.access.is_some(), ACCESS)
             | has(check.audience.is_some(), AUDIENCE)
-            | has(check.binding.is_some(), BINDING),
+            | has(check.binding.is_some(), BINDING)
+            | has(check.scopes.is_some(), SCOPES),
     );
     if let Some(access) = &check.access {
         into.put_text(access.action());
@@ -180,6 +188,9 @@ pub(super) fn encode_check(check: &Check<'_>, into: &mut Vec<u8>) {
     }
     if let Some(binding) = check.binding {
         into.extend_from_slice(&binding.0);
+    }
+    if let Some(scopes) = &check.scopes {
+        into.put_text(scopes.as_str());
     }
 }
 

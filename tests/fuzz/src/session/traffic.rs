@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary as _, Result, Unstructured};
 use jeton_core::check::Check;
-use jeton_core::claims::{Claims, Name};
+use jeton_core::claims::{Claims, Name, ScopesQuery};
 use jeton_core::command::{Command, IssueTokens, RevokeTarget};
 use jeton_core::numbers::{ClaimsNo, IdempotencyKey, Sequence, SubjectNo};
 use jeton_core::outcome::{Outcome, Rejection, Reply, RevokeReport};
@@ -79,7 +79,8 @@ fn validate(input: &mut Unstructured<'_>, id: u64) -> Result<Vec<u8>> {
     let first = u8::arbitrary(input)?;
     let tokens: Vec<[u8; 32]> = (0..count).map(|at| [first.wrapping_mul(at as u8); 32]).collect();
     let min_sequence = Sequence(input.int_in_range(0..=8)?);
-    let checks = [Check::default(), Check { audience: Some("a"), ..Check::default() }];
+    let scopes = ScopesQuery::new("a b").ok();
+    let checks = [Check::default(), Check { audience: Some("a"), scopes, ..Check::default() }];
     let indexes: Vec<u16> = (0..count as u16).map(|at| at % 2).collect();
     let mut bytes = Vec::new();
     let mut put = |checks: &[Check<'_>], indexes| {

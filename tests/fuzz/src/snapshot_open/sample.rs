@@ -131,7 +131,7 @@ fn make() -> Sample {
     maker.issue(&["alice", "bob", "alice", "somebody 1", "bob", "alice"], |_| {});
     maker.issue(&["carol"], |_| {});
     let limited = maker.issue(&["alice"], |issue| issue.uses_max = 3);
-    let consume = ConsumeToken { token: limited, access: None, audience: None, binding: None };
+    let consume = ConsumeToken { token: limited, access: None, audience: None, scopes: None, binding: None };
     maker.run(Some(1), Command::ConsumeToken(consume));
     let revoked = maker.issue(&["bob"], |_| {});
     maker.run(None, Command::Revoke(RevokeTarget::Id(revoked.id)));

@@ -174,7 +174,8 @@ fn a_replay_needs_no_more_room_than_what_it_repeats() {
 
 /// Uses left after one more.
 fn uses_left_after(engine: &mut Engine, token: &Token) -> u32 {
-    let consume = ConsumeToken { token: token.clone(), access: None, audience: None, binding: None };
+    let consume =
+        ConsumeToken { token: token.clone(), access: None, audience: None, scopes: None, binding: None };
     match engine.run(Command::ConsumeToken(consume)) {
         Ok(Outcome::Consumed { uses_left, .. }) => uses_left,
         other => panic!("not consumed: {other:?}"),
