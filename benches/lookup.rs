@@ -13,7 +13,6 @@ mod fill;
 mod lines;
 
 use fill::{Random, setting};
-use lines::Lines;
 
 fn look(reader: &Reader, ids: &[[u8; 16]], candidates: &mut [Candidate]) -> usize {
     let pin = reader.pin();
@@ -68,11 +67,7 @@ fn lookups(criterion: &mut Criterion) {
         }
     }
     group.throughput(Throughput::Elements(64));
-    group.bench_function("the machine's limit: two random cache lines for each of 64", |bencher| {
-        let (records, words) = (Lines::new(count), Lines::new(count / 6 + 1));
-        let mut random = Random(5);
-        bencher.iter(|| records.sum(&words, &mut random));
-    });
+    lines::limit(&mut group, count);
     group.finish();
 }
 

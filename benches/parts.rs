@@ -2,15 +2,16 @@
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use jeton_core::batch::{ChainEnd, open, seal};
+use jeton_core::batch::{ChainEnd, OpenBatch, open, seal};
 use jeton_core::check::Check;
 use jeton_core::claims::{Claims, ResourceQuery};
 use jeton_core::event::{Entry, Event, Fact};
 use jeton_core::numbers::{ClaimsNo, Partition, Sequence, SubjectNo};
 use jeton_core::recovery::Replay;
-use jeton_core::state::StateConfig;
+use jeton_core::state::{State, StateConfig};
 use jeton_core::token::Token;
 use jeton_core::verdict::{Answer, Verdict};
 use jeton_wire::frame::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, split};
@@ -34,10 +35,11 @@ fn token_text(criterion: &mut Criterion) {
 fn grants(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("grant match, warm claim set");
     for count in [1_usize, 8, 64] {
-        let grant = |at| format!("read,comment on journal/{at}/*").parse().expect("a grant");
+        // Of the same length: grants are sorted by their text, and the last one is to be found last.
+        let grant = |at| format!("read,comment on journal/{at:02}/*").parse().expect("a grant");
         let claims =
             Claims::new([], [], (0..count).map(grant), Default::default()).expect("claims").compile();
-        let last = format!("journal/{}/page", count - 1);
+        let last = format!("journal/{:02}/page", count - 1);
         let hit = ResourceQuery::new("comment", &last).expect("a resource");
         let miss = ResourceQuery::new("comment", "journal/none/page").expect("a resource");
         group.bench_function(BenchmarkId::new("the last of", count), |bencher| {
@@ -100,7 +102,34 @@ fn events(criterion: &mut Criterion) {
             replay
         });
     });
+    let opened: Vec<OpenBatch> = log.iter().map(|batch| open(&batch.bytes).expect("it is whole")).collect();
+    group.throughput(Throughput::Elements(1));
+    for (name, publishes) in [("one of them, apply alone", false), ("one of them, apply and publish", true)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let took: Duration = (0..rounds).map(|_| applied(&opened, config, publishes)).sum();
+                took.div_f64(events as f64) // so that criterion tells the time of one event
+            });
+        });
+    }
     group.finish();
+}
+
+/// How long a new state takes to apply the events of these batches, and to show readers what they allow if it `publishes`.
+fn applied(log: &[OpenBatch], config: StateConfig, publishes: bool) -> Duration {
+    let (mut state, _reader) = State::new(LOG, Partition(0), config).expect("memory");
+    let began = Instant::now();
+    for batch in log {
+        let mut sequence = batch.first;
+        for entry in &batch.entries {
+            let publication = state.apply(sequence, batch.time, entry).expect("it follows");
+            if let Some(publication) = publication.filter(|_| publishes) {
+                state.publish(&publication);
+            }
+            sequence = sequence.next();
+        }
+    }
+    began.elapsed()
 }
 
 fn frames(criterion: &mut Criterion) {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,11 @@ use memmap2::{Advice, MmapMut};
 #[path = "fill.rs"]
 mod fill;
 
-use fill::{Size, filled, setting};
+use fill::{Random, Size, filled, setting};
 
 const PAGE_BYTES: usize = 4_096;
+/// Bytes of a file in which as much is written as a snapshot is.
+const FILE_BYTES: usize = 4 << 20;
 
 /// Writes a snapshot; returns its manifest, the longest time the sequencer was held, and what the sequencer did in all.
 fn write(
@@ -69,11 +71,18 @@ fn snapshots(criterion: &mut Criterion) {
     dir.prepare().expect("a folder");
     let began = Instant::now();
     let (manifest, longest, all) = write(&mut sequencer, None, &mut dir);
+    let took = began.elapsed();
     let bytes: u64 = manifest.parts().map(|part| part.bytes).sum();
     println!(
-        "first snapshot: {} MiB in {:?}; the sequencer was held for {all:?} in all, {longest:?} at a time",
+        "first snapshot: {} MiB in {took:?}, {:.0} MB/s; the sequencer was held for {all:?} in all, {longest:?} at a time",
         bytes >> 20,
-        began.elapsed()
+        mb_per_s(bytes, took)
+    );
+    let took = write_files(&data.path().join(SNAPSHOTS_DIR), bytes as usize);
+    println!(
+        "the machine's limit: {:.0} MB/s for as much in files of {} MiB, each synced and renamed",
+        mb_per_s(bytes, took),
+        FILE_BYTES >> 20
     );
     let config = StateConfig { tokens_max: 2 * tokens as u32, ..StateConfig::default() };
     let mut group = criterion.benchmark_group("snapshot");
@@ -97,6 +106,30 @@ fn snapshots(criterion: &mut Criterion) {
     });
     limits(&mut group, &data.path().join(SNAPSHOTS_DIR));
     group.finish();
+}
+
+fn mb_per_s(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / 1e6 / took.as_secs_f64()
+}
+
+/// How long so many bytes take to be written and made durable as a snapshot's are, with nothing else. The files are gone then.
+fn write_files(folder: &Path, bytes: usize) -> Duration {
+    let mut content = vec![0; FILE_BYTES];
+    Random(1).fill(&mut content); // a disk may make less of zeros
+    let name = |number: usize| folder.join(format!("limit-{number}"));
+    let count = bytes.div_ceil(FILE_BYTES);
+    let began = Instant::now();
+    for number in 0..count {
+        let unfinished = folder.join("limit.unfinished");
+        let length = FILE_BYTES.min(bytes - number * FILE_BYTES);
+        let mut file = File::create(&unfinished).expect("a file");
+        file.write_all(&content[..length]).and_then(|()| file.sync_data()).expect("it is written");
+        std::fs::rename(&unfinished, name(number)).expect("it has its name");
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).expect("the names are durable");
+    let took = began.elapsed();
+    (0..count).for_each(|number| std::fs::remove_file(name(number)).expect("it is removed"));
+    took
 }
 
 /// A file, and as much memory.

@@ -20,8 +20,6 @@ mod fill;
 #[path = "lines.rs"]
 mod lines;
 
-use lines::Lines;
-
 use fill::{ADMIN, NOW, Random, Size, claim_set_of, decided, filled, issue, setting};
 
 fn digests(criterion: &mut Criterion) {
@@ -93,12 +91,7 @@ fn validates(criterion: &mut Criterion) {
         });
     }
     group.throughput(Throughput::Elements(64));
-    group.bench_function("the machine's limit: two random cache lines for each of 64", |bencher| {
-        // As many lines as the records take, and an eighth of that as the index does.
-        let (records, words) = (Lines::new(count), Lines::new(count / 6 + 1));
-        let mut random = Random(5);
-        bencher.iter(|| records.sum(&words, &mut random));
-    });
+    lines::limit(&mut group, count);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| write(&mut sequencer, size, &is_over));

@@ -1,15 +1,15 @@
-//! What a restart costs those who ask: how long after a kill -9 a server with many tokens listens again, and when it is as
-//! fast as it was.
+//! What a restart costs those who ask: how long after a kill -9 a server with many tokens listens again, when somebody who
+//! comes then has an answer, and when it is as fast as it was.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::rig::{Process, Rig, run};
+use crate::rig::{Process, Rig, printed, run};
 use crate::shapes::SHAPES;
 use crate::table::{in_thousands, median};
 
@@ -28,6 +28,8 @@ pub(crate) struct Restart {
     quiet_per_s: f64,
     /// From the start of the process until it listens.
     listens_s: f64,
+    /// From there too, until a client process that is started when it listens has had one validate answered, and ended.
+    answers_s: f64,
     /// Seconds from the start of the process to the end of each tenth, and the tokens a second in it.
     rates: Vec<(f64, f64)>,
 }
@@ -54,6 +56,7 @@ pub(crate) fn measure(
     let mut server = rig.jeton_on_all_cores(&data)?;
     let subject = Subject { rig, data, tokens };
     subject.ask(&server, 1, "1s")?; // which fills it
+    let token = subject.issue()?; // before the snapshot, as all the others
     let mut now = rig.beside_the_generator("jeton");
     run(now.args(["snapshot", "now", "--data"]).arg(&subject.data).stdout(Stdio::null()))?;
     let mut measured = Vec::new();
@@ -65,12 +68,15 @@ pub(crate) fn measure(
         let began = Instant::now();
         server = rig.jeton_on_all_cores(&subject.data)?;
         let listens_s = began.elapsed().as_secs_f64();
+        subject.validate(&token)?;
+        let answers_s = began.elapsed().as_secs_f64();
         subject.ask(&server, ASKED_S, "0s")?;
         let over_s = began.elapsed().as_secs_f64();
         let rates = subject.rates(over_s - f64::from(ASKED_S))?;
-        let restart = Restart { quiet_per_s, listens_s, rates };
+        let restart = Restart { quiet_per_s, listens_s, answers_s, rates };
         eprintln!(
-            "{alternation} of {alternations}: listens after {listens_s:.2} s, full rate of {quiet_per_s:.0} tokens/s after {:?} s",
+            "{alternation} of {alternations}: listens after {listens_s:.2} s, answers after {answers_s:.2} s, full rate of \
+             {quiet_per_s:.0} tokens/s after {:?} s",
             restart.is_full_after_s()
         );
         measured.push(restart);
@@ -95,6 +101,26 @@ impl Subject<'_> {
         self.rig.output_of(command, server)
     }
 
+    /// A client process of its own.
+    fn client(&self, command: &str) -> Command {
+        let mut client = self.rig.beside_the_generator("jeton");
+        client.args([command, "--data"]).arg(&self.data);
+        client
+    }
+
+    /// A token that outlives the measurement.
+    fn issue(&self) -> anyhow::Result<String> {
+        let issued = printed(self.client("issue").args(["--subject", "restarts", "--ttl", "7d"]))?;
+        Ok(issued.trim().to_owned())
+    }
+
+    /// Has a client ask about a token that is good.
+    fn validate(&self, token: &str) -> anyhow::Result<()> {
+        let answer = printed(self.client("validate").arg(token))?;
+        ensure!(answer.starts_with("valid for "), "the token is good, but the answer was {answer}");
+        Ok(())
+    }
+
     /// The rates of the last run, which began so many seconds after the server did.
     fn rates(&self, began_s: f64) -> anyhow::Result<Vec<(f64, f64)>> {
         rates_of(&self.report().join("run.json"), began_s)
@@ -114,8 +140,8 @@ pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &
     let mut text = format!(
         "A server with {tokens} live tokens and a snapshot of all of them, its files in the system's memory, killed with -9 and \
          started {} times; deep validates (16 connections, 4 frames of 64 tokens in flight each) before, and from a generator that is \
-         started when it listens: what that takes to begin is in the times. The server may use every core, the generator its own. Machine: {machine}.\n\nCommand: `{command}`.\n\n\
-         | before, tokens/s | listens after, s | full rate ({:.0} % of that before, and on average from then on) after, s |\n|---|---|---|\n",
+         started once a `jeton validate`, which is started when it listens, has had its answer and ended: what both take to begin is in the times. The server may use every core, the generator its own. Machine: {machine}.\n\nCommand: `{command}`.\n\n\
+         | before, tokens/s | listens after, s | answers after, s | full rate ({:.0} % of that before, and on average from then on) after, s |\n|---|---|---|---|\n",
         measured.len(),
         FULL * 100.0
     );
@@ -124,18 +150,20 @@ pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &
     for restart in measured {
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {:.1} |",
+            "| {} | {:.2} | {:.2} | {:.1} |",
             in_thousands(restart.quiet_per_s),
             restart.listens_s,
+            restart.answers_s,
             restart.is_full_after_s().unwrap_or(late)
         );
     }
     let _ = writeln!(
         text,
-        "\nMedians: it listens after **{:.2} s**, and is as fast as before after **{:.1} s**. Rates are those of each {:.1} s, counted back from the generator's end; `inf` \
+        "\nMedians: it listens after **{:.2} s**, has answered after **{:.2} s**, and is as fast as before after **{:.1} s**. Rates are those of each {:.1} s, counted back from the generator's end; `inf` \
          would be a run that never was.\n\n\
          Tokens a second, by seconds since the start, medians:\n\n| s | tokens/s |\n|---|---|",
         median(measured.iter().map(|restart| restart.listens_s)),
+        median(measured.iter().map(|restart| restart.answers_s)),
         median(measured.iter().map(|restart| restart.is_full_after_s().unwrap_or(late))),
         tenth
     );
@@ -155,7 +183,7 @@ mod tests {
 
     fn restart(rates: &[f64]) -> Restart {
         let rates = rates.iter().enumerate().map(|(at, per_s)| (1.0 + at as f64, *per_s)).collect();
-        Restart { quiet_per_s: 100.0, listens_s: 0.5, rates }
+        Restart { quiet_per_s: 100.0, listens_s: 0.5, answers_s: 0.6, rates }
     }
 
     #[test]
@@ -170,10 +198,12 @@ mod tests {
         let measured = [restart(&[95.0, 99.0]), restart(&[10.0, 99.0]), restart(&[20.0, 99.0])];
         let text = write(&measured, "a machine", 7, "a command");
         assert!(
-            text.contains("it listens after **0.50 s**, and is as fast as before after **2.0 s**"),
+            text.contains(
+                "it listens after **0.50 s**, has answered after **0.60 s**, and is as fast as before after **2.0 s**"
+            ),
             "{text}"
         );
-        assert_eq!(text.matches("| 0 k | 0.50 |").count(), 3, "{text}");
+        assert_eq!(text.matches("| 0 k | 0.50 | 0.60 |").count(), 3, "{text}");
         assert!(!text.contains("NaN"));
     }
 }

@@ -73,6 +73,20 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a command prints that ends well.
+pub(crate) fn printed(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
+    let [printed, complaint] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    ensure!(
+        output.status.success(),
+        "{:?} failed: {}: {printed}{complaint}",
+        command.get_program(),
+        output.status
+    );
+    Ok(printed)
+}
+
 /// Debian's package, if there is no Redis yet.
 fn install_redis() -> anyhow::Result<()> {
     if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok() {
