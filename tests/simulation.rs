@@ -128,7 +128,7 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("ClientNeverServed", "was served"),
     ("TurnWithoutEnd", "was served"),
     ("OrderWithinClientSwapped", "came first"),
-    ("ChainNotAsked", "a log with a gap is refused for another reason"),
+    ("ChainNotAsked", "a log with a gap is not refused"),
     ("PartNotCompared", "a start from a snapshot ends in another state than a replay"),
     ("SealedAheadForgotten", "the chain is broken"),
     ("RevokeRefusedOnLowDisk", "it is refused for what is not so"),

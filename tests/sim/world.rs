@@ -149,7 +149,7 @@ impl World {
             served_since: None,
             clients: [ADMIN, SERVICE, ADMIN, SERVICE, OTHER_SERVICE].map(Client::new).into(),
             links: BTreeMap::new(),
-            pool: Pool::default(),
+            pool: Pool::new(seed),
             tokens: BTreeMap::new(),
             oracle: Oracle::new(Bounds::new(limits, tokens_max)),
             witness: Witness::default(),
