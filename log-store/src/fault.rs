@@ -113,6 +113,10 @@ impl<S: LogStore + 'static> LogStore for FaultStore<S> {
         self.inner.archive()
     }
 
+    fn close_segment(&mut self) -> Result<(), AppendError> {
+        self.inner.close_segment()
+    }
+
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {
         self.inner.trim_before(sequence)
     }

@@ -304,8 +304,12 @@ impl LogStore for SledStore {
     }
 
     fn trim_before(&mut self, sequence: u64) -> Result<u64, ReadError> {
-        // A segment goes when the next one begins at or before the given number; the active one never does.
-        while self.live.is_some() && self.segments.get(1).is_some_and(|next| *next <= sequence) {
+        // A segment goes when the next one begins at or before the given number; the last one that holds something never does:
+        // without it nobody could tell an empty one behind it from a log that was lost.
+        let holds_something = |next: &u64| *next <= self.head.sequence;
+        while self.live.is_some()
+            && self.segments.get(1).is_some_and(|next| *next <= sequence && holds_something(next))
+        {
             let first = self.segments[0];
             self.closed.forget(first);
             let path = self.segment_path(first);

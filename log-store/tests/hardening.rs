@@ -321,7 +321,19 @@ fn a_segment_that_was_closed_is_not_opened_by_a_start_even_if_nothing_came_behin
     assert_eq!(store.read_from(head.sequence + 1, 1 << 20), Ok(Vec::new()));
     let in_the_damaged = store.read_from(head.sequence, 1 << 20);
     assert!(in_the_damaged.is_err(), "{in_the_damaged:?}");
+    // And it is the last that holds something, so it stays, whatever is to go.
+    assert_eq!(store.trim_before(head.sequence + 1), Ok(1));
     drop(store);
+    let is_missed = || {
+        let refused = open(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("its anchor says that it reached {}", head.sequence)), "{refused}");
+    };
+    fs::write(&db, b"").unwrap();
+    is_missed();
+    let aside = dir.path().join("aside");
+    fs::rename(segment(dir.path()), &aside).unwrap();
+    is_missed();
+    fs::rename(&aside, segment(dir.path())).unwrap();
     fs::write(&db, &whole).unwrap();
     let mut store = open(dir.path()).unwrap();
     fill(&mut store, 1);

@@ -68,6 +68,11 @@ impl WriterThread {
                 self.look_around();
             }
         }
+        if !self.has_failed
+            && let Err(error) = self.close_segment()
+        {
+            self.fail(&error);
+        }
         if self.has_failed {
             return Err("it failed earlier".to_owned());
         }
@@ -142,8 +147,8 @@ impl WriterThread {
         self.report_space();
     }
 
-    /// Once there is a snapshot, what comes behind it has a segment of its own, whether or not anything comes: a start behind
-    /// the snapshot opens that one only.
+    /// Once there is a snapshot, what comes from here on has a segment of its own, whether or not anything comes: a start behind
+    /// the snapshot has less to open.
     fn close_segment(&mut self) -> Result<(), AppendError> {
         if !self.close_segment.swap(false, Acquire) {
             return Ok(());

@@ -355,7 +355,7 @@ impl SledStore {
                 Err(SegmentError::Damaged(_)) if !is_reached && self.precedes(first)? => {}
                 Err(error) => return Err(self.open_error(error)),
                 Ok(None) if self.segments.len() == 1 => return Ok(Position::START),
-                Ok(None) if first == anchored + 1 => {
+                Ok(None) if first == anchored + 1 && self.holds_something_before_last() => {
                     return Ok(self.found.map_or(Position::START, |it| it.position));
                 }
                 Ok(None) => {}
@@ -365,6 +365,13 @@ impl SledStore {
             self.segments.pop();
         }
         Ok(Position::START)
+    }
+
+    /// Whether the segment before the last has any content. What it is, nobody looks at here.
+    fn holds_something_before_last(&self) -> bool {
+        let before = self.segments.iter().rev().nth(1);
+        let db = before.map(|first| segment_path(&self.dir, *first).join("db"));
+        db.is_some_and(|db| fs::metadata(db).is_ok_and(|found| found.len() > 0))
     }
 
     /// Whether the segment before the one that begins with `first` ends just before it; so does an empty log before 1.

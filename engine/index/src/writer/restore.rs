@@ -1,6 +1,8 @@
 //! An index from a copy: the memory that its parts are read into is the memory that it serves from.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread::Builder;
 
 use super::slots::{Book, Slots};
 use super::{BUCKETS_MIN, IndexConfig, IndexError, Writer, assemble, check};
@@ -144,9 +146,13 @@ fn survey(table: &Table, slab: &Slab, slots: &Slots) -> Result<(usize, usize), R
     let shares = words.chunks(words.len().div_ceil(threads).max(SURVEY_WORDS_MIN));
     let surveyed = std::thread::scope(|scope| {
         let survey = |share| survey_share(share, slab, &used);
-        let others: Vec<_> = shares.clone().skip(1).map(|share| scope.spawn(move || survey(share))).collect();
+        let spawn = |share| Builder::new().spawn_scoped(scope, move || survey(share)).map_err(|_| share);
+        let others: Vec<_> = shares.clone().skip(1).map(spawn).collect();
         let mut all: Vec<_> = shares.take(1).map(survey).collect();
-        all.extend(others.into_iter().map(|other| other.join().unwrap_or(None)));
+        all.extend(others.into_iter().map(|other| match other {
+            Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(share) => survey(share), // no thread is to be had
+        }));
         all
     });
     let (mut tokens, mut taken) = (0, 0);

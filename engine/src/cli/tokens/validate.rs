@@ -26,9 +26,9 @@ pub(in crate::cli) struct Validate {
     /// The audience that the asking service answers to.
     #[arg(long)]
     audience: Option<String>,
-    /// OAuth scopes that the token must all have, separated by spaces.
-    #[arg(long, value_name = "SCOPES")]
-    scope: Option<String>,
+    /// An OAuth scope that the token must have, or several, separated by spaces. May be given several times.
+    #[arg(long)]
+    scope: Vec<String>,
     /// What the holder proved to have, 64 hexadecimal digits.
     #[arg(long, value_parser = parse_binding)]
     binding: Option<Binding>,
@@ -63,8 +63,8 @@ impl Validate {
         if let Some(audience) = &self.audience {
             check = check.for_audience(audience);
         }
-        if let Some(scopes) = &self.scope {
-            check = check.with_scopes(scopes)?;
+        if !self.scope.is_empty() {
+            check = check.with_scopes(&self.scope.join(" "))?;
         }
         if let Some(binding) = self.binding {
             check = check.with_binding(binding);
