@@ -137,6 +137,16 @@ impl ResourcePattern {
         self.segments.len().max(1)
     }
 
+    /// The segments before the first wildcard: how many there are, and how they are written.
+    pub(super) fn beginning(&self) -> (usize, String) {
+        let literal = |segment: &'_ Segment| match segment {
+            Segment::Literal(literal) => Some(literal.to_string()),
+            Segment::Any => None,
+        };
+        let literals: Vec<String> = self.segments.iter().map_while(literal).collect();
+        (literals.len(), literals.join("/"))
+    }
+
     /// Whether the pattern matches the path of a query.
     #[must_use]
     pub fn matches(&self, query: &ResourceQuery<'_>) -> bool {
@@ -223,6 +233,16 @@ impl<'a> ResourceQuery<'a> {
     #[must_use]
     pub fn resource(&self) -> &'a str {
         self.path
+    }
+
+    /// The first so many segments as they are written; `None` if there are fewer.
+    pub(super) fn beginning(&self, segments: usize) -> Option<&'a str> {
+        match segments.checked_sub(1) {
+            None => Some(""),
+            Some(last) => {
+                (segments <= self.segments_len()).then(|| &self.path[..usize::from(self.ends[last])])
+            }
+        }
     }
 
     fn segments_len(&self) -> usize {

@@ -184,6 +184,21 @@ proptest! {
     }
 
     #[test]
+    fn many_grants_allow_what_one_of_them_does(grants in prop::collection::vec(("x|y|\\*", any_pattern()), 0..12)) {
+        let of_each = |(action, resource): &(String, String)| grant(&format!("{action} on {resource}"));
+        let claims = Claims::new([], [], grants.iter().map(of_each), BTreeMap::new()).unwrap();
+        let compiled = claims.compile();
+        prop_assert_eq!(compiled.grants().len(), claims.grants().len());
+        for (path, action) in paths().iter().flat_map(|path| ["x", "y", "z"].map(|action| (path, action))) {
+            let query = ResourceQuery::new(action, path).unwrap();
+            let one_does = grants.iter().any(|(granted, pattern)| {
+                (granted == "*" || granted == action) && oracle(&split(pattern), &split(path))
+            });
+            prop_assert_eq!(compiled.allows(&query), one_does, "{} on {}: {:?}", action, path, &grants);
+        }
+    }
+
+    #[test]
     fn patterns_are_read_back_from_their_text(text in any_pattern()) {
         prop_assert_eq!(pattern(&text).to_string(), text);
     }
