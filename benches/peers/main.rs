@@ -2,7 +2,7 @@
 //! beside a Redis that syncs each; what a snapshot costs readers, and what a restart does.
 //!
 //! `cargo run --release -p jeton-benches --bin peers` installs Redis if it is missing (Debian's package, as root), builds
-//! what it measures, measures, and writes the tables and the plot of docs/BENCHMARKS.md.
+//! what it measures, measures, and writes the tables and the plots of docs/BENCHMARKS.md.
 
 mod plot;
 mod restarts;
@@ -47,7 +47,7 @@ struct Arguments {
     /// Live tokens where a server is restarted.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(100_000..=50_000_000))]
     restart_tokens: u32,
-    /// Where BENCHMARKS.md is; a plot is written beside it.
+    /// Where BENCHMARKS.md is; plots are written beside it.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
 }
@@ -82,30 +82,36 @@ fn main() -> anyhow::Result<()> {
         std::fs::write(&document, table::replace(&read()?, marks, text)?)
             .with_context(|| document.display().to_string())
     };
+    let picture = |name: &str, svg: String| {
+        let path = arguments.docs.join(name);
+        std::fs::write(&path, svg).with_context(|| path.display().to_string())
+    };
     let (times, seconds) = (arguments.alternations, arguments.seconds);
     if is_wanted(Part::Writes) {
         let measured = writes::measure(&rig, times, seconds)?;
         let command = arguments.command("writes");
+        picture("writes.svg", writes::draw(&measured))?;
         put(writes::MARKS, &writes::write(&measured, &rig.machine()?, &rig.redis_version()?, &command))?;
     }
     if is_wanted(Part::Snapshots) {
         let tokens = arguments.snapshot_tokens;
         let measured = snapshots::measure(&rig, times, seconds, tokens)?;
         let command = format!("{} --snapshot-tokens {tokens}", arguments.command("snapshots"));
+        picture("snapshots.svg", snapshots::draw(&measured))?;
         put(snapshots::MARKS, &snapshots::write(&measured, &rig.machine()?, tokens, &command))?;
     }
     if is_wanted(Part::Restarts) {
         let tokens = arguments.restart_tokens;
         let measured = restarts::measure(&rig, times, seconds, tokens)?;
         let command = format!("{} --restart-tokens {tokens}", arguments.command("restarts"));
+        picture("restarts.svg", restarts::draw(&measured))?;
         put(restarts::MARKS, &restarts::write(&measured, &rig.machine()?, tokens, &command))?;
     }
     if is_wanted(Part::Validates) {
         let measured = validates(&rig, times, seconds)?;
         let command = arguments.command("validates");
         put(table::MARKS, &table::write(&measured, &rig.machine()?, &rig.redis_version()?, &command))?;
-        let picture = arguments.docs.join("peers.svg");
-        std::fs::write(&picture, plot::draw(&measured)).with_context(|| picture.display().to_string())?;
+        picture("peers.svg", table::draw(&measured))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use crate::plot::Bars;
 use crate::rig::{Process, Rig, printed, run};
 use crate::shapes::SHAPES;
 use crate::table::{in_thousands, median};
@@ -138,7 +139,7 @@ fn rates_of(run: &Path, began_s: f64) -> anyhow::Result<Vec<(f64, f64)>> {
 /// The table and what has to be said about it.
 pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &str) -> String {
     let mut text = format!(
-        "A server with {tokens} live tokens and a snapshot of all of them, its files in the system's memory, killed with -9 and \
+        "![rates after a restart](restarts.svg)\n\nA server with {tokens} live tokens and a snapshot of all of them, its files in the system's memory, killed with -9 and \
          started {} times; deep validates (16 connections, 4 frames of 64 tokens in flight each) before, and from a generator that is \
          started once a `jeton validate`, which is started when it listens, has had its answer and ended: what both take to begin is in the times. The server may use every core, the generator its own. Machine: {machine}.\n\nCommand: `{command}`.\n\n\
          | before, tokens/s | listens after, s | answers after, s | full rate ({:.0} % of that before, and on average from then on) after, s |\n|---|---|---|---|\n",
@@ -177,6 +178,22 @@ pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &
     text
 }
 
+/// The rates after a start as parts of those before the kill.
+pub(crate) fn draw(measured: &[Restart]) -> String {
+    let tenths = measured.iter().map(|restart| restart.rates.len()).min().unwrap_or(0);
+    let groups = (0..tenths).map(|tenth| {
+        let at_s = median(measured.iter().map(|restart| restart.rates[tenth].0));
+        let parts = measured.iter().map(|restart| restart.rates[tenth].1 / restart.quiet_per_s).collect();
+        (format!("{at_s:.1} s after the start"), vec![parts])
+    });
+    Bars {
+        title: "Tokens a second after a restart, as a multiple of those before the kill",
+        legend: &["of the rate before"],
+        groups: groups.collect(),
+    }
+    .draw()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +213,7 @@ mod tests {
     #[test]
     fn medians_are_told_and_each_restart() {
         let measured = [restart(&[95.0, 99.0]), restart(&[10.0, 99.0]), restart(&[20.0, 99.0])];
+        assert_eq!(draw(&measured).matches("class=\"spread\"").count(), 2);
         let text = write(&measured, "a machine", 7, "a command");
         assert!(
             text.contains(

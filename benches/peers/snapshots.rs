@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
+use crate::plot::Bars;
 use crate::rig::{Figures, Process, Rig, figures};
 use crate::shapes::SHAPES;
-use crate::table::{in_thousands, median, ratio};
+use crate::table::{in_thousands, median, ratios, spread_of};
 
 /// The marks of the part of docs/BENCHMARKS.md that is written here.
 pub(crate) const MARKS: [&str; 2] = ["<!-- snapshots: begin -->", "<!-- snapshots: end -->"];
@@ -87,11 +88,10 @@ impl Subject<'_> {
 /// The table and what has to be said about it.
 pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &str) -> String {
     let Measured { quiet, beside, took_s } = measured;
-    let [middle, least, most] = ratio(beside, quiet, |figures| figures.tokens_per_s);
-    let each: Vec<f64> =
-        beside.iter().zip(quiet).map(|(beside, quiet)| beside.tokens_per_s / quiet.tokens_per_s).collect();
+    let each = ratios(beside, quiet, |figures| figures.tokens_per_s);
+    let [middle, least, most] = spread_of(&each);
     let mut text = format!(
-        "Deep validates (16 connections, 4 frames of 64 tokens in flight each) of {tokens} live tokens, for the whole of which a \
+        "![rates beside a snapshot](snapshots.svg)\n\nDeep validates (16 connections, 4 frames of 64 tokens in flight each) of {tokens} live tokens, for the whole of which a \
          snapshot was being written, beside the same without, by turns, {} alternations. Machine: {machine}.\n\n\
          Command: `{command}`.\n\n\
          | | tokens a second | p99 of a frame |\n|---|---|---|\n",
@@ -115,6 +115,21 @@ pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &s
     text
 }
 
+/// Each alternation as a bar.
+pub(crate) fn draw(measured: &Measured) -> String {
+    let each = ratios(&measured.beside, &measured.quiet, |figures| figures.tokens_per_s);
+    let late = ratios(&measured.quiet, &measured.beside, |figures| figures.p99_us as f64);
+    let groups = each.iter().zip(&late).enumerate().map(|(number, (rate, late))| {
+        (format!("alternation {}", number + 1), vec![vec![*rate], vec![*late]])
+    });
+    Bars {
+        title: "Deep validates beside a snapshot being written, as a multiple of those without",
+        legend: &["tokens a second", "how soon at p99"],
+        groups: groups.collect(),
+    }
+    .draw()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +149,7 @@ mod tests {
         };
         let measured =
             Measured { quiet: of([10.0, 10.0, 20.0]), beside: of([9.0, 8.0, 19.0]), took_s: vec![9.0; 3] };
+        assert_eq!(draw(&measured).matches("class=\"spread\"").count(), 6);
         let text = write(&measured, "a machine", 7, "a command");
         assert!(text.contains("**0.90** of the quiet rate (0.80 to 0.95: 0.90, 0.80, 0.95)"), "{text}");
     }

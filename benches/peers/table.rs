@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, ensure};
 
 use crate::Measured;
+use crate::plot::Bars;
 use crate::rig::Figures;
 use crate::shapes::{PEERS, SHAPES};
 
@@ -32,10 +33,36 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The middle ratio of two peers, alternation by alternation, and the least and the greatest.
-pub(crate) fn ratio(of: &[Figures], to: &[Figures], value: fn(&Figures) -> f64) -> [f64; 3] {
-    let ratios = || of.iter().zip(to).map(|(of, to)| value(of) / value(to));
-    [median(ratios()), ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max)]
+/// Their median, the least and the greatest.
+pub(crate) fn spread_of(values: &[f64]) -> [f64; 3] {
+    let values = || values.iter().copied();
+    [median(values()), values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max)]
+}
+
+/// The ratios of two peers, alternation by alternation.
+pub(crate) fn ratios<T>(of: &[T], to: &[T], value: fn(&T) -> f64) -> Vec<f64> {
+    of.iter().zip(to).map(|(of, to)| value(of) / value(to)).collect()
+}
+
+/// Who is compared with whom: numbers of peers.
+const RATIOS: [(usize, usize); 3] = [(2, 0), (2, 1), (3, 1)];
+
+fn per_cpu(figures: &Figures) -> f64 {
+    figures.tokens_per_cpu_s
+}
+
+/// The ratios as a picture.
+pub(crate) fn draw(measured: &Measured) -> String {
+    let groups = SHAPES.iter().zip(measured).map(|(shape, row)| {
+        let bars = RATIOS.map(|(of, to)| ratios(&row[of], &row[to], per_cpu));
+        (shape.name.to_owned(), bars.to_vec())
+    });
+    Bars {
+        title: "Tokens validated per server-CPU-second: Jeton as a multiple of Redis",
+        legend: &["of Redis plaintext", "of Redis TLS", "of Redis TLS, with datagrams of 1,452"],
+        groups: groups.collect(),
+    }
+    .draw()
 }
 
 pub(crate) fn in_thousands(value: f64) -> String {
@@ -58,17 +85,15 @@ pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &s
         "{names} Jeton : plaintext | Jeton : TLS | 1,452 : TLS |\n|{}",
         "---|".repeat(PEERS.len() + 4)
     );
-    let per_cpu: fn(&Figures) -> f64 = |figures| figures.tokens_per_cpu_s;
     for (shape, row) in SHAPES.iter().zip(measured) {
         let _ = write!(text, "| {} |", shape.name);
         for figures in row {
-            let values = || figures.iter().map(per_cpu);
-            let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
-            let cells = [median(values()), least, most].map(in_thousands);
+            let values: Vec<f64> = figures.iter().map(per_cpu).collect();
+            let cells = spread_of(&values).map(in_thousands);
             let _ = write!(text, " {} ({} to {}) |", cells[0], cells[1], cells[2]);
         }
-        for (of, to) in [(2, 0), (2, 1), (3, 1)] {
-            let [middle, least, most] = ratio(&row[of], &row[to], per_cpu);
+        for (of, to) in RATIOS {
+            let [middle, least, most] = spread_of(&ratios(&row[of], &row[to], per_cpu));
             let _ = write!(text, " {middle:.2} ({least:.2} to {most:.2}) |");
         }
         text.push('\n');
@@ -127,10 +152,11 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_alternation() {
         let (of, to) = ([10.0, 40.0, 30.0].map(figures), [10.0, 20.0, 10.0].map(figures));
-        assert_eq!(ratio(&of, &to, |figures| figures.tokens_per_cpu_s), [2.0, 1.0, 3.0]);
+        assert_eq!(spread_of(&ratios(&of, &to, per_cpu)), [2.0, 1.0, 3.0]);
         let measured = vec![vec![of.to_vec(), to.to_vec(), of.to_vec(), of.to_vec()]; SHAPES.len()];
         let text = write(&measured, "a machine", "7", "a command");
         assert!(text.contains("| 1.00 (1.00 to 1.00) | 2.00 (1.00 to 3.00) |"), "{text}");
         assert_eq!(text.matches("\n| deep").count(), 2);
+        assert_eq!(draw(&measured).matches("class=\"spread\"").count(), RATIOS.len() * SHAPES.len());
     }
 }

@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::plot::Bars;
 use crate::rig::{Rig, WriteFigures};
-use crate::table::{in_thousands, median};
+use crate::table::{in_thousands, median, ratios, spread_of};
 
 /// The marks of the part of docs/BENCHMARKS.md that is written here.
 pub(crate) const MARKS: [&str; 2] = ["<!-- writes: begin -->", "<!-- writes: end -->"];
@@ -63,15 +64,14 @@ fn plain_file(dir: &Path, outstanding: u16, time: Duration) -> anyhow::Result<f6
 }
 
 fn spread(values: &[f64], text: impl Fn(f64) -> String) -> String {
-    let (least, most) =
-        (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(0.0, f64::max));
-    format!("{} ({} to {})", text(median(values.iter().copied())), text(least), text(most))
+    let [middle, least, most] = spread_of(values).map(text);
+    format!("{middle} ({least} to {most})")
 }
 
 /// The table and what has to be said about it.
 pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &str) -> String {
     let mut text = format!(
-        "Durable writes of one token each, outstanding on one connection; Jeton, Redis {redis} (`--appendonly yes --appendfsync \
+        "![durable issues beside Redis and a plain file](writes.svg)\n\nDurable writes of one token each, outstanding on one connection; Jeton, Redis {redis} (`--appendonly yes --appendfsync \
          always`, plaintext, a `SET` for an issue) and a plain file to which {EVENT_BYTES} bytes for each are appended and synced \
          together, by turns, on the same disk; {} alternations; medians (least to greatest). Machine: {machine}.\n\n\
          Command: `{command}`.\n\n\
@@ -84,8 +84,6 @@ pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &s
         let of = |figures: &[WriteFigures], value: fn(&WriteFigures) -> f64| -> Vec<f64> {
             figures.iter().map(value).collect()
         };
-        let quotient =
-            |of: &[f64], to: &[f64]| -> Vec<f64> { of.iter().zip(to).map(|(of, to)| of / to).collect() };
         let rates = [of(jeton, |figures| figures.per_s), of(redis, |figures| figures.per_s)];
         let p50 = [of(jeton, |figures| figures.p50_us as f64), of(redis, |figures| figures.p50_us as f64)];
         let cpu = [of(jeton, |figures| figures.cpu_us), of(redis, |figures| figures.cpu_us)];
@@ -95,16 +93,35 @@ pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &s
             "| {outstanding} | {} | {} | {} | {} | {:.0} us, {:.0} us | {} | {:.1} us, {:.1} us |",
             spread(&rates[0], in_thousands),
             spread(&rates[1], in_thousands),
-            spread(&quotient(&rates[0], &rates[1]), times),
-            spread(&quotient(file, &rates[0]), times),
+            spread(&ratios(jeton, redis, |figures| figures.per_s), times),
+            spread(&ratios(file, &rates[0], |rate| *rate), times),
             median(p50[0].iter().copied()),
             median(p50[1].iter().copied()),
-            spread(&quotient(&p50[0], &p50[1]), times),
+            spread(&ratios(&p50[0], &p50[1], |p50| *p50), times),
             median(cpu[0].iter().copied()),
             median(cpu[1].iter().copied()),
         );
     }
     text
+}
+
+/// The ratios as a picture, all of them the greater the better.
+pub(crate) fn draw(measured: &Measured) -> String {
+    let groups = OUTSTANDING.iter().zip(measured).map(|(outstanding, (jeton, redis, file))| {
+        let rates: Vec<f64> = jeton.iter().map(|figures| figures.per_s).collect();
+        let bars = vec![
+            ratios(jeton, redis, |figures| figures.per_s),
+            ratios(redis, jeton, |figures| figures.p50_us as f64),
+            ratios(&rates, file, |rate| *rate),
+        ];
+        (format!("{outstanding} outstanding"), bars)
+    });
+    Bars {
+        title: "Durable issues of Jeton as a multiple of others' writes",
+        legend: &["of Redis, a second", "of Redis, how soon at the median", "of a plain file, a second"],
+        groups: groups.collect(),
+    }
+    .draw()
 }
 
 #[cfg(test)]
@@ -116,7 +133,9 @@ mod tests {
         let figures = |per_s: f64| WriteFigures { per_s, cpu_us: 5.0, p50_us: 200 };
         let row =
             || (vec![figures(10.0), figures(40.0)], vec![figures(20.0), figures(40.0)], vec![30.0, 80.0]);
-        let text = write(&vec![row(), row(), row()], "a machine", "7", "a command");
+        let measured = vec![row(), row(), row()];
+        assert_eq!(draw(&measured).matches("class=\"spread\"").count(), 9);
+        let text = write(&measured, "a machine", "7", "a command");
         assert_eq!(text.matches("| 1.00 (0.50 to 1.00) | 3.00 (2.00 to 3.00) |").count(), 3, "{text}");
         assert!(!text.contains("NaN"));
     }
