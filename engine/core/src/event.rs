@@ -1,7 +1,8 @@
 //! Events: what happened, in the past tense, as the log keeps it for ever.
 //!
 //! Variants are append-only: a changed field is a new variant at the end, and golden files pin the encoding of each
-//! (docs/FORMATS.md). Every event applies idempotently: consume and renew carry results, not differences, so a replay
+//! (docs/FORMATS.md). A new variant is no larger than the largest there is, for events lie at one distance in every log. Every
+//! event applies idempotently: consume and renew carry results, not differences, so a replay
 //! that starts a little early ends in the same state.
 //!
 //! Whatever may have to be erased one day (subject names, claims, resource patterns) is not in the event: the event

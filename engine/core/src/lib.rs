@@ -15,6 +15,8 @@ pub mod command;
 pub mod event;
 mod extra;
 pub mod fair_queue;
+#[cfg(test)]
+mod formats;
 pub mod inspection;
 mod judge;
 pub mod mutation;

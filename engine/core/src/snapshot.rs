@@ -24,8 +24,5 @@ pub use store::{
 };
 pub use write::{SnapshotReport, SnapshotWriter};
 
-/// The most bytes of a part: a segment's, and that of everything else is cut into pieces no larger.
-pub const PART_BYTES_MAX: usize = 8 << 20;
-
 #[cfg(test)]
 mod tests;
