@@ -14,6 +14,7 @@ use jeton_core::command::{Command, RevokeTarget};
 use jeton_core::sequencer::Sequencer;
 use jeton_core::token::{Token, digest, digest_batch};
 use jeton_core::verdict::Verdict;
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 #[path = "fill.rs"]
 mod fill;
@@ -92,9 +93,12 @@ fn validates(criterion: &mut Criterion) {
     }
     group.throughput(Throughput::Elements(64));
     lines::limit(&mut group, count);
-    let is_over = AtomicBool::new(false);
+    let (is_over, reader_core) = (AtomicBool::new(false), sched_getcpu());
     std::thread::scope(|scope| {
-        scope.spawn(|| write(&mut sequencer, size, &is_over));
+        scope.spawn(|| {
+            keep_off(reader_core);
+            write(&mut sequencer, size, &is_over);
+        });
         group.bench_function(BenchmarkId::new("live, beside 200,000 events a second", 64), |bencher| {
             let mut frames = tokens.chunks_exact(64).cycle();
             bencher.iter(|| ask(frames.next().expect("it never ends"), Checks::Same(&live)));
@@ -102,6 +106,15 @@ fn validates(criterion: &mut Criterion) {
         is_over.store(true, Relaxed);
     });
     group.finish();
+}
+
+/// Leaves a core to the reader, although the whole process was put there (`taskset`): else they would take turns.
+fn keep_off(core: usize) {
+    let mut others = CpuSet::new();
+    (0..CpuSet::MAX_CPU).filter(|other| *other != core).for_each(|other| others.set(other));
+    if let Err(error) = sched_setaffinity(None, &others) {
+        println!("the writer shares the reader's core: {error}");
+    }
 }
 
 /// Events a second that a writer applies, in steps of a millisecond: as many issues as revokes of what it issued before.
