@@ -1,7 +1,7 @@
 //! A client that is at another address with every datagram: what a broken NAT does, or an attacker who has the client's
 //! traffic sent on from elsewhere (RFC 9000, section 9.3).
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ use jeton_wire::request::Request;
 
 use super::initials::each_datagram;
 use super::rig::{PATIENCE, Papers, SERVER_NAME, Stop, Target, hello};
+
+/// Hosts whose addresses a wanderer has, in turn, all of them on loopback: a new host is a migration, not a rebinding.
+const HOSTS: usize = 4;
 
 /// What a wanderer saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Wanderer {
     }
 }
 
-/// Connects, then sends pings, each datagram from the next of `addresses` sockets, until told to stop.
+/// Connects, then sends pings, each datagram from the next of `addresses` sockets, on the next host, until told to stop.
 ///
 /// # Errors
 /// If the server does not let it in.
@@ -95,8 +98,9 @@ pub fn wander(target: &Target, papers: &Papers, addresses: usize, stop: &Stop) -
     let tls = Driver::client_crypto(Arc::new(client_config(credentials)?))?;
     let mut driver = Driver::new(DriverConfig::client())?;
     driver.connect(Instant::now(), tls, target.address, SERVER_NAME)?;
-    let socket = |_| {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let socket = |number| {
+        let host = Ipv4Addr::new(127, 0, 0, 1 + (number % HOSTS) as u8);
+        let socket = UdpSocket::bind((host, 0))?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     };
