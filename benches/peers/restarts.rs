@@ -19,14 +19,16 @@ pub(crate) const MARKS: [&str; 2] = ["<!-- restarts: begin -->", "<!-- restarts:
 
 /// Seconds for which is asked after a start; the generator tells a tenth of that apart.
 const ASKED_S: u32 = 4;
-/// From this part of the quiet rate on it is the full one: rates of a quiet server scatter by as much.
+/// From this part of the usual rate on it is the full one: rates of a server scatter by as much.
 const FULL: f64 = 0.9;
 
 /// One restart.
 #[derive(Clone, Debug)]
 pub(crate) struct Restart {
     /// Tokens a second before the kill.
-    quiet_per_s: f64,
+    before_per_s: f64,
+    /// Tokens a second in a run of the same length behind the one that is told in tenths.
+    behind_per_s: f64,
     /// From the start of the process until it listens.
     listens_s: f64,
     /// From there too, until a client process that is started when it listens has had one validate answered, and ended.
@@ -36,9 +38,14 @@ pub(crate) struct Restart {
 }
 
 impl Restart {
+    /// The rate of a server that has been there for a while: of the run before and the run behind, for a machine that drifts.
+    fn usual_per_s(&self) -> f64 {
+        f64::midpoint(self.before_per_s, self.behind_per_s)
+    }
+
     /// When the first tenth ended in which the rate was the full one, and on average stayed it; `None` if it never was.
     fn is_full_after_s(&self) -> Option<f64> {
-        let full = FULL * self.quiet_per_s;
+        let full = FULL * self.usual_per_s();
         let mean = |rates: &[(f64, f64)]| rates.iter().map(|rate| rate.1).sum::<f64>() / rates.len() as f64;
         let first = (0..self.rates.len())
             .find(|first| self.rates[*first].1 >= full && mean(&self.rates[*first..]) >= full)?;
@@ -62,8 +69,7 @@ pub(crate) fn measure(
     run(now.args(["snapshot", "now", "--data"]).arg(&subject.data).stdout(Stdio::null()))?;
     let mut measured = Vec::new();
     for alternation in 1..=alternations {
-        let quiet = subject.ask(&server, seconds, "1s")?;
-        let quiet_per_s = quiet["tokens_per_s"].as_f64().context("a rate")?;
+        let before_per_s = subject.rate(&server, seconds)?;
         drop(server); // kill -9
         std::fs::remove_file(subject.data.join("server.json")).context("the server's own file")?;
         let began = Instant::now();
@@ -74,10 +80,12 @@ pub(crate) fn measure(
         subject.ask(&server, ASKED_S, "0s")?;
         let over_s = began.elapsed().as_secs_f64();
         let rates = subject.rates(over_s - f64::from(ASKED_S))?;
-        let restart = Restart { quiet_per_s, listens_s, answers_s, rates };
+        let behind_per_s = subject.rate(&server, seconds)?;
+        let restart = Restart { before_per_s, behind_per_s, listens_s, answers_s, rates };
         eprintln!(
             "{alternation} of {alternations}: listens after {listens_s:.2} s, answers after {answers_s:.2} s, full rate of \
-             {quiet_per_s:.0} tokens/s after {:?} s",
+             {:.0} tokens/s after {:?} s",
+            restart.usual_per_s(),
             restart.is_full_after_s()
         );
         measured.push(restart);
@@ -100,6 +108,11 @@ impl Subject<'_> {
         let mut command = self.rig.generator(&SHAPES[0], seconds, self.tokens, "restarts");
         command.args(["--warm-up", warm_up, "--data"]).arg(&self.data).arg("--out").arg(self.report());
         self.rig.output_of(command, server)
+    }
+
+    /// Tokens a second of a server that is warm.
+    fn rate(&self, server: &Process, seconds: u32) -> anyhow::Result<f64> {
+        self.ask(server, seconds, "1s")?["tokens_per_s"].as_f64().context("a rate")
     }
 
     /// A client process of its own.
@@ -140,9 +153,9 @@ fn rates_of(run: &Path, began_s: f64) -> anyhow::Result<Vec<(f64, f64)>> {
 pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &str) -> String {
     let mut text = format!(
         "![rates after a restart](restarts.svg)\n\nA server with {tokens} live tokens and a snapshot of all of them, its files in the system's memory, killed with -9 and \
-         started {} times; deep validates (16 connections, 4 frames of 64 tokens in flight each) before, and from a generator that is \
-         started once a `jeton validate`, which is started when it listens, has had its answer and ended: what both take to begin is in the times. The server may use every core, the generator its own. Machine: {machine}.\n\nCommand: `{command}`.\n\n\
-         | before, tokens/s | listens after, s | answers after, s | full rate ({:.0} % of that before, and on average from then on) after, s |\n|---|---|---|---|\n",
+         started {} times; deep validates (16 connections, 4 frames of 64 tokens in flight each) before, from a generator that is \
+         started once a `jeton validate`, which is started when it listens, has had its answer and ended (what both take to begin is in the times), and behind that again. The server may use every core, the generator its own. Machine: {machine}.\n\nCommand: `{command}`.\n\n\
+         | before, behind: tokens/s | listens after, s | answers after, s | full rate ({:.0} % of the mean of both, and on average from then on) after, s |\n|---|---|---|---|\n",
         measured.len(),
         FULL * 100.0
     );
@@ -151,8 +164,9 @@ pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &
     for restart in measured {
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {:.2} | {:.1} |",
-            in_thousands(restart.quiet_per_s),
+            "| {}, {} | {:.2} | {:.2} | {:.1} |",
+            in_thousands(restart.before_per_s),
+            in_thousands(restart.behind_per_s),
             restart.listens_s,
             restart.answers_s,
             restart.is_full_after_s().unwrap_or(late)
@@ -160,7 +174,7 @@ pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &
     }
     let _ = writeln!(
         text,
-        "\nMedians: it listens after **{:.2} s**, has answered after **{:.2} s**, and is as fast as before after **{:.1} s**. Rates are those of each {:.1} s, counted back from the generator's end; `inf` \
+        "\nMedians: it listens after **{:.2} s**, has answered after **{:.2} s**, and is as fast as ever after **{:.1} s**. Rates are those of each {:.1} s, counted back from the generator's end; `inf` \
          would be a run that never was.\n\n\
          Tokens a second, by seconds since the start, medians:\n\n| s | tokens/s |\n|---|---|",
         median(measured.iter().map(|restart| restart.listens_s)),
@@ -178,17 +192,17 @@ pub(crate) fn write(measured: &[Restart], machine: &str, tokens: u32, command: &
     text
 }
 
-/// The rates after a start as parts of those before the kill.
+/// The rates after a start as parts of the usual one.
 pub(crate) fn draw(measured: &[Restart]) -> String {
     let tenths = measured.iter().map(|restart| restart.rates.len()).min().unwrap_or(0);
     let groups = (0..tenths).map(|tenth| {
         let at_s = median(measured.iter().map(|restart| restart.rates[tenth].0));
-        let parts = measured.iter().map(|restart| restart.rates[tenth].1 / restart.quiet_per_s).collect();
+        let parts = measured.iter().map(|restart| restart.rates[tenth].1 / restart.usual_per_s()).collect();
         (format!("{at_s:.1} s after the start"), vec![parts])
     });
     Bars {
-        title: "Tokens a second after a restart, as a multiple of those before the kill",
-        legend: &["of the rate before"],
+        title: "Tokens a second after a restart, as a multiple of the usual rate",
+        legend: &["of the rate before the kill and after the run, their mean"],
         groups: groups.collect(),
     }
     .draw()
@@ -200,7 +214,7 @@ mod tests {
 
     fn restart(rates: &[f64]) -> Restart {
         let rates = rates.iter().enumerate().map(|(at, per_s)| (1.0 + at as f64, *per_s)).collect();
-        Restart { quiet_per_s: 100.0, listens_s: 0.5, answers_s: 0.6, rates }
+        Restart { before_per_s: 90.0, behind_per_s: 110.0, listens_s: 0.5, answers_s: 0.6, rates }
     }
 
     #[test]
@@ -217,11 +231,11 @@ mod tests {
         let text = write(&measured, "a machine", 7, "a command");
         assert!(
             text.contains(
-                "it listens after **0.50 s**, has answered after **0.60 s**, and is as fast as before after **2.0 s**"
+                "it listens after **0.50 s**, has answered after **0.60 s**, and is as fast as ever after **2.0 s**"
             ),
             "{text}"
         );
-        assert_eq!(text.matches("| 0 k | 0.50 | 0.60 |").count(), 3, "{text}");
+        assert_eq!(text.matches("| 0 k, 0 k | 0.50 | 0.60 |").count(), 3, "{text}");
         assert!(!text.contains("NaN"));
     }
 }
