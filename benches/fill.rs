@@ -1,6 +1,9 @@
 //! What several benchmarks begin with: a sequencer with live tokens in it, made as a server makes them.
 #![allow(dead_code, reason = "each benchmark takes what it needs")]
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
 use jeton_core::batch::{ChainEnd, SealedBatch};
 use jeton_core::claims::Claims;
 use jeton_core::command::{Command, IssueTokens, Submission};
@@ -144,4 +147,13 @@ fn fill(size: Size, mut keep: impl FnMut(&Commit)) -> (Sequencer<()>, View, Vec<
         sequencer.handle_work(NOW);
     }
     (sequencer, view, tokens)
+}
+
+/// Says so when it is dropped, in a panic too: whoever waits for it would go on for ever.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }

@@ -28,7 +28,7 @@ use jeton_core::view::View;
 #[path = "fill.rs"]
 mod fill;
 
-use fill::{ADMIN, LOG, NOW, Random, Size, decided, issue, setting};
+use fill::{ADMIN, LOG, NOW, Over, Random, Size, decided, issue, setting};
 
 /// Tokens of a frame, and of an issue.
 const FRAME: usize = 64;
@@ -164,15 +164,6 @@ impl Engine {
             drop(over);
             [reading.join().expect("it ends"), steps]
         })
-    }
-}
-
-/// Says so when it is dropped, in a panic too: the reader would go on for ever.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 

@@ -105,3 +105,117 @@ fn add_change(fields: &mut Fields, change: &ChangeRights) {
     fields.bytes(change.client.as_str().as_bytes()).bytes(change.tenant.as_str().as_bytes());
     fields.number(u32::from(change.rights.bits()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::{Claims, Name};
+    use crate::command::Access;
+    use crate::numbers::Binding;
+    use crate::rights::Rights;
+    use crate::token::{Secret, TokenId};
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// Bytes with their length before them, as in docs/FORMATS.md.
+    fn long(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u64).to_le_bytes(), bytes].concat()
+    }
+
+    fn some(bytes: &[u8]) -> Vec<u8> {
+        [number(1), long(bytes)].concat()
+    }
+
+    fn number(number: u32) -> Vec<u8> {
+        number.to_le_bytes().to_vec()
+    }
+
+    #[track_caller]
+    fn assert_hashed(command: Command, fields: &[Vec<u8>]) {
+        assert_eq!(fingerprint(&command), blake3::hash(&fields.concat()).as_bytes()[..16], "{command:?}");
+    }
+
+    const TOKEN: Token = Token { id: TokenId([3; 16]), secret: Secret([4; 16]) };
+
+    fn token() -> Vec<u8> {
+        [long(&TOKEN.id.0), long(&digest(&TOKEN.id, &TOKEN.secret).0)].concat()
+    }
+
+    #[test]
+    fn issues_are_hashed_as_the_document_says() {
+        let claims = Claims::new([], [], ["read on a/b".parse().unwrap()], Default::default()).unwrap();
+        let canonical = claims.bytes().to_vec();
+        let issue = IssueTokens {
+            tenant: name("acme"),
+            subjects: vec![name("ann"), name("bob")],
+            claims,
+            ttl_s: 9,
+            not_before_s: 1,
+            renewable_s: 10,
+            uses_max: 7,
+            parent: Some(TokenId([5; 16])),
+            binding: None,
+        };
+        let subjects = [number(2), long(b"ann"), long(b"bob")].concat();
+        let terms = [9, 1, 10, 7].map(number).concat();
+        let fields = [number(1), long(b"acme"), long(&canonical), subjects, terms, some(&[5; 16]), number(0)];
+        assert_hashed(Command::IssueTokens(issue), &fields);
+    }
+
+    #[test]
+    fn renewals_and_uses_are_hashed_as_the_document_says() {
+        let binding = Some(Binding([6; 32]));
+        let renew = Command::RenewToken { token: TOKEN, ttl_s: 8, binding };
+        assert_hashed(renew, &[number(2), token(), number(8), some(&[6; 32])]);
+        let use_of = |scopes: Option<&str>| {
+            let access = Some(Access { action: "read".to_owned(), resource: "a/b".to_owned() });
+            let scopes = scopes.map(str::to_owned);
+            Command::ConsumeToken(ConsumeToken {
+                token: TOKEN,
+                access,
+                audience: None,
+                scopes,
+                binding: None,
+            })
+        };
+        let fields = [number(3), token(), some(b"read"), some(b"a/b"), number(0), number(0)];
+        assert_hashed(use_of(None), &fields);
+        assert_hashed(use_of(Some("x y")), &[fields.concat(), long(b"x y")]);
+    }
+
+    #[test]
+    fn every_revoke_and_what_administrators_do_is_hashed_as_the_document_says() {
+        let (tenant, client) = (name("acme"), name("spiffe://acme/web"));
+        let (acme, web) = (long(b"acme"), long(b"spiffe://acme/web"));
+        let pattern = "a/**".parse().unwrap();
+        let targets = [
+            (RevokeTarget::Token(TOKEN), vec![number(1), token()]),
+            (RevokeTarget::Id(TokenId([5; 16])), vec![number(2), long(&[5; 16])]),
+            (
+                RevokeTarget::Subject { tenant: tenant.clone(), subject: name("ann") },
+                vec![number(3), acme.clone(), long(b"ann")],
+            ),
+            (
+                RevokeTarget::Client { tenant: tenant.clone(), client: client.clone() },
+                vec![number(4), acme.clone(), web.clone()],
+            ),
+            (RevokeTarget::Family(TokenId([5; 16])), vec![number(5), long(&[5; 16])]),
+            (RevokeTarget::Tenant { tenant: tenant.clone() }, vec![number(6), acme.clone()]),
+            (
+                RevokeTarget::Resource { tenant: tenant.clone(), pattern },
+                vec![number(7), acme.clone(), long(b"a/**")],
+            ),
+        ];
+        for (target, fields) in targets {
+            assert_hashed(Command::Revoke(target), &[number(4), fields.concat()]);
+        }
+        let rights = Rights::ISSUE.with(Rights::AUDIT);
+        let change = ChangeRights { client, tenant: tenant.clone(), rights };
+        let fields = [web, acme.clone(), number(17)].concat();
+        assert_hashed(Command::GrantRights(change.clone()), &[number(5), fields.clone()]);
+        assert_hashed(Command::WithdrawRights(change), &[number(6), fields]);
+        assert_hashed(Command::CreateTenant { name: tenant }, &[number(7), acme]);
+    }
+}
