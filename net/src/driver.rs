@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 
 use config::TRANSMIT_BYTES_MAX;
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
-use conn::{Conn, lose, words_for};
+use conn::{Conn, Host, lose, words_for};
 pub use io::{ConnId, DriverEvent, Origin, Read, Transmit};
 
 /// The client's side of TLS, ready for any number of connections.
@@ -128,7 +128,7 @@ impl Driver {
 
     /// Takes one datagram.
     pub fn handle_datagram(&mut self, now: Instant, origin: Origin, data: BytesMut) {
-        let mut response = Vec::new();
+        let (mut response, bytes) = (Vec::new(), data.len());
         let ecn = origin.ecn.and_then(quinn_proto::EcnCodepoint::from_bits);
         match self.endpoint.handle(now, origin.remote, origin.local_ip, ecn, data, &mut response) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -140,6 +140,7 @@ impl Driver {
                     }
                 } else {
                     conn.inner.handle_event(event);
+                    conn.host.handle_datagram(origin.remote.ip(), bytes, conn.inner.remote_address().ip());
                     self.touch(handle);
                 }
             }
@@ -212,7 +213,8 @@ impl Driver {
 
     fn add(&mut self, now: Instant, handle: ConnectionHandle, inner: Connection) {
         let handshake_until = Some(now + HANDSHAKE);
-        let conn = Conn { inner, deadline: None, handshake_until, is_dirty: false, is_lost: false };
+        let host = Host::first(inner.remote_address().ip());
+        let conn = Conn { inner, host, deadline: None, handshake_until, is_dirty: false, is_lost: false };
         self.conns.insert(handle, conn);
         self.handshaking += 1;
         self.touch(handle);
@@ -446,7 +448,12 @@ impl Driver {
             if let Some(transmit) =
                 conn.inner.poll_transmit(now, self.limits.segments_max.clamp(1, fitting), buffer)
             {
-                return Some(Transmit::of(&transmit));
+                let transmit = Transmit::of(&transmit);
+                if conn.host.may_be_sent(&transmit) {
+                    return Some(transmit);
+                }
+                buffer.clear(); // lost, as far as the connection can tell
+                continue;
             }
             self.dirty.pop_front();
             conn.is_dirty = false;

@@ -20,7 +20,7 @@ const HOSTS: usize = 4;
 /// What a wanderer saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wandering {
-    /// Addresses it had.
+    /// Addresses that it has sent from.
     pub addresses: u64,
     /// Bytes it sent, from all of them.
     pub sent: u64,
@@ -28,6 +28,8 @@ pub struct Wandering {
     pub received: u64,
     /// Whether it was still connected in the end.
     pub is_connected: bool,
+    /// How long nothing had been answered by then.
+    pub unanswered: Duration,
 }
 
 struct Wanderer {
@@ -45,8 +47,8 @@ impl Wanderer {
             let socket = &sockets[*at % sockets.len()];
             if socket.send_to(datagram, target.address).is_ok() {
                 seen.sent += datagram.len() as u64;
+                *at += usize::from(wanders);
             }
-            *at += usize::from(wanders);
         });
     }
 
@@ -111,7 +113,7 @@ pub fn wander(target: &Target, papers: &Papers, addresses: usize, stop: &Stop) -
     wanderer.seen = Wandering { is_connected: true, ..Wandering::default() };
     let Some(stream) = wanderer.driver.open(conn) else { bail!("no stream") };
     wanderer.driver.write(conn, stream, &hello());
-    let mut id = 1;
+    let (mut id, mut answered) = (1, Instant::now());
     while !stop.is_over() && wanderer.seen.is_connected {
         let mut frame = Vec::new();
         Request::Ping.encode(id, &mut frame);
@@ -121,12 +123,15 @@ pub fn wander(target: &Target, papers: &Papers, addresses: usize, stop: &Stop) -
             match event {
                 DriverEvent::Lost(..) => wanderer.seen.is_connected = false,
                 DriverEvent::Readable(conn, stream) => {
-                    while let jeton_net::driver::Read::Data(_) = wanderer.driver.read(conn, stream) {}
+                    while let jeton_net::driver::Read::Data(_) = wanderer.driver.read(conn, stream) {
+                        answered = Instant::now();
+                    }
                 }
                 _ => {}
             }
         }
     }
     wanderer.seen.addresses = wanderer.at.min(wanderer.sockets.len()) as u64;
+    wanderer.seen.unanswered = answered.elapsed();
     Ok(wanderer.seen)
 }
