@@ -1,7 +1,7 @@
 //! A state from the parts of a snapshot.
 //!
 //! What validation needs is there at once. The lists of subjects' tokens, the families and the names follow from it: they are
-//! made when the first event or command asks for them ([`State::make_whole`]), which may be after the first validates.
+//! made by the time the first event or command asks for them ([`State::make_whole`]), which may be after the first validates.
 
 use jeton_index::{IndexImage, Reader, State as Bits};
 
