@@ -93,7 +93,7 @@ fn validates(criterion: &mut Criterion) {
     }
     group.throughput(Throughput::Elements(64));
     lines::limit(&mut group, count);
-    let (is_over, reader_core) = (AtomicBool::new(false), sched_getcpu());
+    let (is_over, reader_core) = (AtomicBool::new(false), stay());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             keep_off(reader_core);
@@ -106,6 +106,17 @@ fn validates(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// Stays on this core from now on; returns which.
+fn stay() -> usize {
+    let core = sched_getcpu();
+    let mut own = CpuSet::new();
+    own.set(core);
+    if let Err(error) = sched_setaffinity(None, &own) {
+        println!("the reader may come to the writer's core: {error}");
+    }
+    core
 }
 
 /// Leaves a core to the reader, although the whole process was put there (`taskset`): else they would take turns.

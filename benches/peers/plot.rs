@@ -37,7 +37,7 @@ impl Bars<'_> {
         let height = group.mul_add(self.groups.len() as f64, TOP + 30.0);
         let all = self.groups.iter().flat_map(|(_, bars)| bars.iter().flatten());
         let most = all.copied().filter(|ratio| ratio.is_finite()).fold(1.0, f64::max) * 1.05;
-        let across = |ratio: f64| LEFT + ratio / most * (WIDTH - LEFT - RIGHT);
+        let across = |ratio: f64| LEFT + ratio.min(most) / most * (WIDTH - LEFT - RIGHT);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
              aria-label=\"{title}\">\n{STYLE}\n<rect class=\"paper\" width=\"{WIDTH}\" height=\"{height:.0}\"/>\n\

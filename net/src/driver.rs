@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 
 use config::TRANSMIT_BYTES_MAX;
 pub use config::{ConfigError, DriverConfig, Limits, client_transport};
-use conn::{Conn, Host, lose, words_for};
+use conn::{Conn, Whereabouts, lose, words_for};
 pub use io::{ConnId, DriverEvent, Origin, Read, Transmit};
 
 /// The client's side of TLS, ready for any number of connections.
@@ -36,8 +36,8 @@ pub const HANDSHAKE: Duration = Duration::from_secs(3);
 enum HandshakeStep {
     /// A client wants in.
     Begin(Incoming),
-    /// A datagram of a client that is on its way.
-    GoOn(ConnectionHandle, ConnectionEvent),
+    /// A datagram of a client that is on its way, where it came from and how many bytes it has.
+    GoOn(ConnectionHandle, ConnectionEvent, SocketAddr, usize),
 }
 
 /// All connections of one socket.
@@ -136,11 +136,10 @@ impl Driver {
                 if self.is_server && conn.handshake_until.is_some() {
                     // One too many is lost: QUIC sends it again.
                     if self.steps.len() < self.limits.handshake_steps_max {
-                        self.steps.push_back(HandshakeStep::GoOn(handle, event));
+                        self.steps.push_back(HandshakeStep::GoOn(handle, event, origin.remote, bytes));
                     }
                 } else {
-                    conn.inner.handle_event(event);
-                    conn.host.handle_datagram(origin.remote.ip(), bytes, conn.inner.remote_address().ip());
+                    conn.handle_datagram(event, origin.remote, bytes);
                     self.touch(handle);
                 }
             }
@@ -201,9 +200,9 @@ impl Driver {
                 self.begins -= 1;
                 if self.accepts { self.begin_handshake(now, incoming) } else { self.refuse(incoming) }
             }
-            Some(HandshakeStep::GoOn(handle, event)) => {
+            Some(HandshakeStep::GoOn(handle, event, origin, bytes)) => {
                 if let Some(conn) = self.conns.get_mut(&handle) {
-                    conn.inner.handle_event(event);
+                    conn.handle_datagram(event, origin, bytes);
                     self.touch(handle);
                 }
             }
@@ -213,8 +212,9 @@ impl Driver {
 
     fn add(&mut self, now: Instant, handle: ConnectionHandle, inner: Connection) {
         let handshake_until = Some(now + HANDSHAKE);
-        let host = Host::first(inner.remote_address().ip());
-        let conn = Conn { inner, host, deadline: None, handshake_until, is_dirty: false, is_lost: false };
+        let whereabouts = Whereabouts::first(inner.remote_address());
+        let conn =
+            Conn { inner, whereabouts, deadline: None, handshake_until, is_dirty: false, is_lost: false };
         self.conns.insert(handle, conn);
         self.handshaking += 1;
         self.touch(handle);
@@ -449,10 +449,10 @@ impl Driver {
                 conn.inner.poll_transmit(now, self.limits.segments_max.clamp(1, fitting), buffer)
             {
                 let transmit = Transmit::of(&transmit);
-                if conn.host.may_be_sent(&transmit) {
+                if !conn.holds_back(&transmit) {
                     return Some(transmit);
                 }
-                buffer.clear(); // lost, as far as the connection can tell
+                buffer.clear();
                 continue;
             }
             self.dirty.pop_front();

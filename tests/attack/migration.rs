@@ -28,6 +28,8 @@ pub struct Wandering {
     pub received: u64,
     /// Whether it was still connected in the end.
     pub is_connected: bool,
+    /// How often something was answered.
+    pub answers: u64,
     /// How long nothing had been answered by then.
     pub unanswered: Duration,
 }
@@ -125,6 +127,7 @@ pub fn wander(target: &Target, papers: &Papers, addresses: usize, stop: &Stop) -
                 DriverEvent::Readable(conn, stream) => {
                     while let jeton_net::driver::Read::Data(_) = wanderer.driver.read(conn, stream) {
                         answered = Instant::now();
+                        wanderer.seen.answers += 1;
                     }
                 }
                 _ => {}

@@ -14,7 +14,7 @@ const LIVES: usize = 2;
 /// Lives after which sled has overwritten the beginning of its database: 22 to 40, as a rule. In one directory of ten it
 /// has not by the end, for which pages it writes anew depends on its threads.
 const OLD_LIVES: std::ops::Range<usize> = 12..64;
-/// Directories that are tried: that sled spares the beginning of each of them happens once in some million times.
+/// Directories that are tried: that sled spares the beginning of each of them happens once in some million times, if each is by chance.
 const OLD_DIRS: usize = 6;
 /// One of them in so many writes much.
 const FILLED_EACH: usize = 10;
@@ -207,9 +207,12 @@ impl Image {
 /// that was revoked. `None` if it spares it.
 async fn grow_old(dir: &Path) -> Option<(Token, Token)> {
     let mut tokens = None;
-    for life in 0..OLD_LIVES.end {
+    for life in 0.. {
         if life >= OLD_LIVES.start && needs_its_snapshot(dir) {
             return tokens;
+        }
+        if life == OLD_LIVES.end {
+            break;
         }
         let server = Server::start(dir);
         let client = server.admin().await;

@@ -1,4 +1,4 @@
-//! What docs/FORMATS.md says of archives, compared with the types: who reads a log or a snapshot by that page alone reads
+//! What docs/FORMATS.md says of archives, its offsets, sizes and names, compared with the types: who reads a log or a snapshot by that page alone reads
 //! what was written.
 //!
 //! The offsets of structs come from the compiler; those in variants, of which it tells none, from the pinned batch, in which

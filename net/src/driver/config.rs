@@ -30,6 +30,9 @@ pub(super) const TRANSMIT_BYTES_MAX: usize = 65_000;
 const MTU: u16 = 1_452;
 /// The largest that it tries otherwise (docs/decisions/0013-large-datagrams.md).
 const MTU_LARGE: u16 = 8_900;
+/// How long after larger datagrams did not pass they are tried again. A client that has just moved may have sent too little for
+/// any to pass ([`super::conn::Whereabouts`]).
+const MTU_AGAIN: Duration = Duration::from_secs(60);
 
 const _: () = assert!(STREAMS_MAX <= 128, "each allowed stream costs every handshake");
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES, "one stream cannot exceed them all");
@@ -99,7 +102,7 @@ pub enum ConfigError {
 fn transport(large_datagrams: bool) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(if large_datagrams { MTU_LARGE } else { MTU });
+    discovery.upper_bound(if large_datagrams { MTU_LARGE } else { MTU }).interval(MTU_AGAIN);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

@@ -59,6 +59,7 @@ struct Net {
     client: Driver,
     crypto: Arc<ClientCrypto>,
     flying: BinaryHeap<Flying>,
+    client_address: SocketAddr,
     weather: Weather,
     random: u64,
     count: u64,
@@ -110,6 +111,7 @@ impl Net {
             client: Driver::new(DriverConfig { seed: seeded(2), ..DriverConfig::client() }).unwrap(),
             crypto: Driver::client_crypto(Arc::new(client_tls)).unwrap(),
             flying: BinaryHeap::new(),
+            client_address: address(2),
             weather,
             random: 0x2545_f491_4f6c_dd1d,
             count: 0,
@@ -182,7 +184,7 @@ impl Net {
         while self.flying.peek().is_some_and(|flying| flying.arrives.0.0 <= self.now) {
             let flying = self.flying.pop().unwrap();
             let (driver, from) = if flying.to_server {
-                (&mut self.server, address(2))
+                (&mut self.server, self.client_address)
             } else {
                 (&mut self.client, address(1))
             };
@@ -302,6 +304,33 @@ fn datagrams_grow_to_what_the_path_carries_and_shrink_when_it_carries_less() {
         assert!(net.echo(conn, &bytes) == bytes, "what comes back is what was sent");
         assert_eq!(net.client_loss(), None);
     }
+}
+
+#[test]
+fn to_a_client_that_moved_probes_are_few_until_it_has_sent_something_and_then_find_what_the_path_carries() {
+    let mut net = Net::new(Weather::default());
+    let conn = net.connect();
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.echo(conn, b"from here"), b"from here");
+    net.client_address = ([127, 0, 0, 2], 2).into();
+    let stream = net.client.open(conn).unwrap();
+    net.client.write(conn, stream, b"and from there");
+    net.transmit();
+    // As if somebody else were there: nothing that the server sends is heard.
+    (net.weather.is_cut, net.server_sent_bytes) = (true, 0);
+    net.run(Duration::from_millis(100));
+    let sent = net.server_sent_bytes;
+    assert!(
+        (1_200..4 * 1_200).contains(&sent),
+        "{sent} bytes, challenges of 1,200 among them, without a probe"
+    );
+    net.weather.is_cut = false;
+    net.run(Duration::from_secs(130));
+    net.largest = (0, 0);
+    let bytes = vec![7; 1_000_000];
+    assert!(net.echo(conn, &bytes) == bytes, "what comes back is what was sent");
+    assert_eq!(net.client_loss(), None);
+    assert!(net.largest.0 >= 8_900, "{} bytes are the most that got through", net.largest.0);
 }
 
 #[test]
