@@ -23,7 +23,7 @@ pub(super) struct Whereabouts {
     heard: Option<u64>,
     /// Bytes of the probes that went there since.
     probed: u64,
-    /// The probes that the connection had made when it was looked at last.
+    /// The probes that the connection had made when it was looked at last, in the move if not since.
     probes: u64,
 }
 
@@ -33,10 +33,16 @@ impl Whereabouts {
         Self { address, heard: None, probed: 0, probes: 0 }
     }
 
-    /// Takes note of a datagram, given where the connection takes its peer to be since.
-    fn handle_datagram(&mut self, origin: SocketAddr, bytes: usize, peer: SocketAddr) {
+    /// Takes note of a datagram, given where the connection takes its peer to be since, and how many probes it has made.
+    fn handle_datagram(
+        &mut self,
+        origin: SocketAddr,
+        bytes: usize,
+        peer: SocketAddr,
+        probes: impl FnOnce() -> u64,
+    ) {
         if self.address != peer {
-            *self = Self { address: peer, heard: Some(0), probed: 0, probes: self.probes };
+            *self = Self { address: peer, heard: Some(0), probed: 0, probes: probes() };
         }
         if let Some(heard) = &mut self.heard
             && origin == peer
@@ -77,18 +83,23 @@ impl Conn {
     /// Takes a datagram that belongs to it.
     pub(super) fn handle_datagram(&mut self, event: ConnectionEvent, origin: SocketAddr, bytes: usize) {
         self.inner.handle_event(event);
-        self.whereabouts.handle_datagram(origin, bytes, self.inner.remote_address());
+        let (peer, probes) = (self.inner.remote_address(), || sent_probes(&self.inner));
+        self.whereabouts.handle_datagram(origin, bytes, peer, probes);
     }
 
     /// Whether a datagram of its own may not leave ([`Whereabouts`]).
     pub(super) fn holds_back(&mut self, transmit: &Transmit) -> bool {
-        self.whereabouts.holds_back(transmit, || self.inner.stats().path.sent_plpmtud_probes)
+        self.whereabouts.holds_back(transmit, || sent_probes(&self.inner))
     }
 
     /// When something has to be done at the latest.
     pub(super) fn wants_to_be_woken(&mut self) -> Option<Instant> {
         self.inner.poll_timeout().into_iter().chain(self.handshake_until).min()
     }
+}
+
+fn sent_probes(inner: &Connection) -> u64 {
+    inner.stats().path.sent_plpmtud_probes
 }
 
 /// Says once that a connection is gone.
@@ -136,19 +147,20 @@ mod tests {
         let (here, there) = (address(1), address(2));
         let mut peer = Whereabouts::first(here);
         assert!(!probe(&mut peer, 8_900, 1), "the handshake has proven it");
-        peer.handle_datagram(there, 100, here);
+        peer.handle_datagram(there, 100, here, || 2);
         assert!(!probe(&mut peer, 8_900, 2), "it has not moved");
-        peer.handle_datagram(there, 1_000, there);
+        peer.handle_datagram(there, 1_000, there, || 2);
+        assert!(!probe(&mut peer, 8_900, 2), "none was made since it moved: it is data");
         assert!(probe(&mut peer, 3_001, 3));
         assert!(!probe(&mut peer, 3_001, 3), "no probe was made: it is data");
         assert!(!probe(&mut peer, 1_200, 4));
         assert!(!probe(&mut peer, 2_000, 5));
         assert!(probe(&mut peer, 1_500, 6), "of all together");
-        peer.handle_datagram(here, 9_000, there);
+        peer.handle_datagram(here, 9_000, there, || 6);
         assert!(probe(&mut peer, 1_500, 7), "it came from elsewhere");
-        peer.handle_datagram(there, 1_000, there);
+        peer.handle_datagram(there, 1_000, there, || 7);
         assert!(!probe(&mut peer, 1_500, 8));
-        peer.handle_datagram(here, 100, here);
+        peer.handle_datagram(here, 100, here, || 8);
         assert!(probe(&mut peer, 1_500, 9), "back where it was it has to prove itself anew");
     }
 }
