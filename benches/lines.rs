@@ -40,29 +40,37 @@ impl Lines {
         let words: u64 = numbers.iter().map(|number| others.first_byte(*number)).sum();
         words + numbers.iter().map(|number| self.first_byte(number.rotate_left(32))).sum::<u64>()
     }
-
-    /// Lines a second, half of them of `others`.
-    fn lines_per_s(&self, others: &Self, random: &mut Random) -> f64 {
-        let (began, mut rounds) = (Instant::now(), 0_u32);
-        while began.elapsed() < MEASURED {
-            for _ in 0..ROUNDS {
-                black_box(self.sum(others, random));
-            }
-            rounds += ROUNDS;
-        }
-        f64::from(rounds) * (2 * TOGETHER) as f64 / began.elapsed().as_secs_f64()
-    }
 }
 
-/// Measures the limit of lookups among so many tokens: prints random lines a second, and adds the time of two for each of 64
-/// tokens to the group.
-pub(crate) fn limit(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize) {
-    // As many lines as the records take, and a sixth of that as the index does.
-    let (records, words) = (Lines::new(tokens), Lines::new(tokens / 6 + 1));
-    let mut random = Random(5);
-    let per_s = records.lines_per_s(&words, &mut random);
-    println!("the machine's limit: {:.1} M random cache lines a second", per_s / 1e6);
-    group.bench_function("the machine's limit: two random cache lines for each of 64", |bencher| {
-        bencher.iter(|| records.sum(&words, &mut random));
-    });
+/// What lookups among so many tokens cannot be faster than.
+pub(crate) struct Limit {
+    records: Lines,
+    words: Lines,
+    random: Random,
+}
+
+impl Limit {
+    /// As many lines as the records of so many tokens take, and a sixth of that as the index does.
+    pub(crate) fn of(tokens: usize) -> Self {
+        Self { records: Lines::new(tokens), words: Lines::new(tokens / 6 + 1), random: Random(5) }
+    }
+
+    /// Two lines for each of 64 tokens, one among the words and one among the records.
+    pub(crate) fn ask(&mut self) {
+        black_box(self.records.sum(&self.words, &mut self.random));
+    }
+
+    /// Prints random lines a second, and adds the time of [`Self::ask`] to the group.
+    pub(crate) fn bench(&mut self, group: &mut BenchmarkGroup<'_, WallTime>) {
+        let (began, mut rounds) = (Instant::now(), 0_u32);
+        while began.elapsed() < MEASURED {
+            (0..ROUNDS).for_each(|_| self.ask());
+            rounds += ROUNDS;
+        }
+        let per_s = f64::from(rounds) * (2 * TOGETHER) as f64 / began.elapsed().as_secs_f64();
+        println!("the machine's limit: {:.1} M random cache lines a second", per_s / 1e6);
+        group.bench_function("the machine's limit: two random cache lines for each of 64", |bencher| {
+            bencher.iter(|| self.ask());
+        });
+    }
 }

@@ -18,7 +18,9 @@ fn look(reader: &Reader, ids: &[[u8; 16]], candidates: &mut [Candidate]) -> usiz
     let pin = reader.pin();
     let candidates = &mut candidates[..ids.len()];
     pin.prefetch(ids);
-    pin.locate(ids, candidates);
+    if pin.locate(ids, candidates) {
+        pin.locate_further(ids, candidates);
+    }
     ids.iter()
         .zip(candidates)
         .filter(|(id, candidate)| {
@@ -67,7 +69,7 @@ fn lookups(criterion: &mut Criterion) {
         }
     }
     group.throughput(Throughput::Elements(64));
-    lines::limit(&mut group, count);
+    lines::Limit::of(count).bench(&mut group);
     group.finish();
 }
 

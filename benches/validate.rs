@@ -92,7 +92,10 @@ fn validates(criterion: &mut Criterion) {
         });
     }
     group.throughput(Throughput::Elements(64));
-    lines::limit(&mut group, count);
+    let mut limit = lines::Limit::of(count);
+    limit.bench(&mut group);
+    let mut frames = tokens.chunks_exact(64).cycle();
+    by_turns(|| ask(frames.next().expect("it never ends"), Checks::Same(&live)), || limit.ask());
     let (is_over, reader_core) = (AtomicBool::new(false), stay());
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -106,6 +109,42 @@ fn validates(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// How often a frame and its limit are measured in turn, and for how long each time. The machine may be another one a moment
+/// later: only what was measured beside one another can be compared.
+const TURNS: usize = 15;
+const TURN: Duration = Duration::from_millis(400);
+
+/// Prints what a token of a frame of 64 and its two random lines take by turns, and how they compare.
+fn by_turns(mut frame: impl FnMut(), mut limit: impl FnMut()) {
+    let (mut of_frames, mut of_lines, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let (token, lines) = (ns_per_token(&mut frame), ns_per_token(&mut limit));
+        of_frames.push(token);
+        of_lines.push(lines);
+        ratios.push(token / lines);
+    }
+    let spread = |values: &mut Vec<f64>| {
+        values.sort_unstable_by(f64::total_cmp);
+        format!("{:.1} ({:.1} to {:.1})", values[TURNS / 2], values[0], values[TURNS - 1])
+    };
+    println!(
+        "{TURNS} times by turns, medians: {} ns a token, {} ns two lines, {} times those",
+        spread(&mut of_frames),
+        spread(&mut of_lines),
+        spread(&mut ratios)
+    );
+}
+
+/// What each of 64 takes of a round, in nanoseconds.
+fn ns_per_token(round: &mut impl FnMut()) -> f64 {
+    let (began, mut rounds) = (Instant::now(), 0_u32);
+    while began.elapsed() < TURN {
+        (0..100).for_each(|_| round());
+        rounds += 100;
+    }
+    began.elapsed().as_nanos() as f64 / f64::from(rounds) / 64.0
 }
 
 /// Stays on this core from now on; returns which.

@@ -35,7 +35,7 @@ pub(crate) fn judge(facts: &Facts<'_>, now: Millis, check: &Check<'_>) -> Verdic
     if !is_presented(facts, check.binding) {
         return Verdict::BindingMismatch;
     }
-    if !compiled.audience_ok(check.audience) {
+    if !facts.claims.audience_ok(check.audience) {
         return Verdict::Forbidden;
     }
     if check.access.as_ref().is_some_and(|access| !compiled.allows(access)) {

@@ -24,17 +24,20 @@ const CALLER_PARTS: usize = 256;
 /// The name of the tenant in which rights hold everywhere.
 pub const EVERY_TENANT: &str = "*";
 
-/// A claim set: whose it is, what it allows, and whether a wide revoke killed it.
+/// A claim set: whose it is, what it allows, and whether a wide revoke killed it. Every validate looks at one: what it needs if
+/// nothing is asked of the token but that it lives is small and lies here, the rest behind a pointer.
 #[derive(Debug)]
 pub(crate) struct ClaimSet {
-    pub(crate) tenant: TenantNo,
-    pub(crate) client: ClientNo,
     /// The canonical bytes; empty once erased.
     pub(crate) bytes: Box<[u8]>,
-    /// `None` once erased: then nothing is allowed, whatever the token.
-    pub(crate) compiled: Option<CompiledClaims>,
     /// The event that introduced it: before that is durable, its number could still come to mean something else.
     pub(crate) since: Sequence,
+    pub(crate) client: ClientNo,
+    pub(crate) tenant: TenantNo,
+    /// `None` once erased: then nothing is allowed, whatever the token.
+    pub(crate) compiled: Option<Box<CompiledClaims>>,
+    /// Whether it names no audience: then any service may accept its tokens.
+    for_any_audience: bool,
     dead: AtomicBool,
 }
 
@@ -75,7 +78,21 @@ impl ClaimSet {
         compiled: Option<CompiledClaims>,
         since: Sequence,
     ) -> Self {
-        Self { tenant, client, bytes: bytes.into(), compiled, since, dead: AtomicBool::new(false) }
+        Self {
+            bytes: bytes.into(),
+            since,
+            client,
+            tenant,
+            for_any_audience: compiled.as_ref().is_some_and(|compiled| compiled.audience_ok(None)),
+            compiled: compiled.map(Box::new),
+            dead: AtomicBool::new(false),
+        }
+    }
+
+    /// As [`CompiledClaims::audience_ok`]; not if it is erased.
+    #[inline]
+    pub(crate) fn audience_ok(&self, audience: Option<&str>) -> bool {
+        self.for_any_audience || self.compiled.as_ref().is_some_and(|compiled| compiled.audience_ok(audience))
     }
 
     /// Whether a wide revoke killed it. Acquire pairs with the Release of [`Self::kill`]: whoever learned of the
@@ -170,6 +187,7 @@ impl Registry {
         part.store(Arc::new(callers));
     }
 
+    #[inline]
     pub(crate) fn claim_set(&self, claims: ClaimsNo) -> Option<&ClaimSet> {
         self.claim_sets.get(claims.0 as usize)
     }

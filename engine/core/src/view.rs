@@ -55,14 +55,8 @@ struct Asking<'a> {
     view: &'a View,
     caller: &'a Caller,
     now: Millis,
-    /// Of the token before; mostly the next one has the same.
-    claims: Known<'a>,
-}
-
-/// A claim set, and what the caller may do with its tokens.
-struct Known<'a> {
-    number: ClaimsNo,
-    set: Option<&'a ClaimSet>,
+    /// Of the token before, and what the caller may do there; mostly the next one has the same.
+    tenant: TenantNo,
     may_validate: bool,
     may_inspect: bool,
 }
@@ -111,13 +105,16 @@ impl View {
     ) {
         answers.reserve(tokens.len());
         let pin = self.reader.pin();
-        let mut asking = Asking { view: self, caller, now, claims: self.known(caller, ClaimsNo(0)) };
+        let mut asking = Asking::new(self, caller, now);
         SCRATCH.with_borrow_mut(|scratch| {
             let mut chunks = tokens.chunks(CHUNK_TOKENS).enumerate().peekable();
             pin.prefetch(tokens.iter().take(CHUNK_TOKENS).map(id_of));
             while let Some((chunk_at, chunk)) = chunks.next() {
-                pin.locate(chunk.iter().map(id_of), &mut scratch.candidates);
+                let are_some_further = pin.locate(chunk.iter().map(id_of), &mut scratch.candidates);
                 let digests = scratch.digester.digest(chunk); // while the records are on their way
+                if are_some_further {
+                    pin.locate_further(chunk.iter().map(id_of), &mut scratch.candidates);
+                }
                 if let Some((_, next)) = chunks.peek() {
                     pin.prefetch(next.iter().map(id_of)); // to come while this chunk is judged
                 }
@@ -134,13 +131,6 @@ impl View {
                 }
             }
         });
-    }
-
-    #[inline(never)]
-    fn known<'a>(&'a self, caller: &Caller, number: ClaimsNo) -> Known<'a> {
-        let set = self.registry.claim_set(number);
-        let may = |rights| set.is_some_and(|set| caller.may(rights, set.tenant));
-        Known { number, set, may_validate: may(Rights::VALIDATE), may_inspect: may(Rights::INSPECT) }
     }
 
     /// Everything that is known of a token, for callers who may inspect in its tenant.
@@ -190,7 +180,23 @@ impl View {
     }
 }
 
-impl Asking<'_> {
+impl<'a> Asking<'a> {
+    fn new(view: &'a View, caller: &'a Caller, now: Millis) -> Self {
+        let tenant = TenantNo::EVERY;
+        let mut asking = Self { view, caller, now, tenant, may_validate: false, may_inspect: false };
+        asking.enter(tenant);
+        asking
+    }
+
+    /// Looks up what the caller may do in a tenant. Each field is written by itself: together they would come back through
+    /// memory in parts, and reading those as a whole takes longer than finding the token.
+    #[inline(never)]
+    fn enter(&mut self, tenant: TenantNo) {
+        self.tenant = tenant;
+        self.may_validate = self.caller.may(Rights::VALIDATE, tenant);
+        self.may_inspect = self.caller.may(Rights::INSPECT, tenant);
+    }
+
     /// The answer about a token that has a tail, moved, or is not there: seldom asked about, so its code is kept out of the
     /// way.
     #[inline(never)]
@@ -204,15 +210,14 @@ impl Asking<'_> {
         let is_right = has_digest_words(asked.digest, found.map_or([0; 4], Found::digest_words));
         let nothing = |asking: &Self| about_nothing(Verdict::Unknown, asking.caller);
         let Some(found) = found else { return nothing(self) };
-        if found.claims() != self.claims.number.0 {
-            self.claims = self.view.known(self.caller, ClaimsNo(found.claims()));
+        let number = ClaimsNo(found.claims());
+        let Some(claims) = self.view.registry.claim_set(number) else { return nothing(self) };
+        if claims.tenant != self.tenant {
+            self.enter(claims.tenant);
         }
-        let Known { number, set, may_validate, may_inspect } = self.claims;
-        let (Some(claims), Some(check), true) = (set, asked.check, may_validate) else {
-            return nothing(self);
-        };
+        let (Some(check), true) = (asked.check, self.may_validate) else { return nothing(self) };
         if !is_right {
-            return told(Answer { verdict: Verdict::WrongSecret, ..Answer::default() }, may_inspect);
+            return told(Answer { verdict: Verdict::WrongSecret, ..Answer::default() }, self.may_inspect);
         }
         let extra = found.tail.as_ref().map(Extra::from_words);
         let seen = Seen { found, claims, extra };
@@ -231,7 +236,7 @@ impl Asking<'_> {
             claims: number,
             subject: SubjectNo(found.link()),
         };
-        told(answer, may_inspect)
+        told(answer, self.may_inspect)
     }
 }
 

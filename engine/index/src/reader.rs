@@ -147,7 +147,9 @@ impl Pin<'_> {
         }
     }
 
-    /// Finds where each token probably is and asks for the cache lines of the records.
+    /// Finds where each token probably is and asks for the cache lines of the records. Returns whether there are tokens
+    /// whose home buckets are full: it has asked for the buckets behind those, and once there was something else to do,
+    /// [`Self::locate_further`] finds them.
     ///
     /// # Panics
     /// If there are fewer candidates than ids.
@@ -156,7 +158,7 @@ impl Pin<'_> {
         &self,
         ids: impl IntoIterator<Item = &'i [u8; 16], IntoIter: Clone>,
         candidates: &mut [Candidate],
-    ) {
+    ) -> bool {
         let ids = ids.into_iter();
         let candidates = &mut candidates[..ids.clone().count()];
         let all = ids.clone().zip(&mut *candidates);
@@ -165,27 +167,38 @@ impl Pin<'_> {
             Some(old) => all.for_each(|(id, candidate)| *candidate = self.locate_in_both(old, id)),
         }
         // All at once, with nothing in between: the processor waits for the page of each line, and for several at a time.
-        let mut are_all_home = true;
-        for (id, candidate) in ids.clone().zip(&*candidates) {
+        let mut are_some_further = false;
+        for (id, candidate) in ids.zip(&*candidates) {
             match candidate.spot {
                 Spot::Here | Spot::InOld => self.tables.slab.prefetch(candidate.at.word.slot()),
                 Spot::Further => {
-                    are_all_home = false;
+                    are_some_further = true;
                     self.tables.new.prefetch_bucket(Place::of(id), 1);
                 }
                 Spot::Nowhere | Spot::Search => {}
             }
         }
+        are_some_further
+    }
+
+    /// Finds those that [`Self::locate`] has not, bucket by bucket, and asks for their records. A token that was left out is
+    /// searched for when it is resolved.
+    pub fn locate_further<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i [u8; 16], IntoIter: Clone>,
+        candidates: &mut [Candidate],
+    ) {
+        let ids = ids.into_iter();
         for behind in 1..=BEHIND_MAX {
-            if are_all_home {
-                return;
-            }
-            are_all_home = true;
+            let mut are_some_further = false;
             for (id, candidate) in ids.clone().zip(&mut *candidates) {
                 if candidate.spot == Spot::Further {
                     *candidate = self.locate_behind(id, behind);
-                    are_all_home &= candidate.spot != Spot::Further;
+                    are_some_further |= candidate.spot == Spot::Further;
                 }
+            }
+            if !are_some_further {
+                return;
             }
         }
     }

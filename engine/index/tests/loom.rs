@@ -31,7 +31,9 @@ fn index() -> (Writer, Reader) {
 fn look(reader: &Reader, byte: u8) -> Option<Found> {
     let pin = reader.pin();
     let mut candidate = [Candidate::default()];
-    pin.locate([&id(byte)], &mut candidate);
+    if pin.locate([&id(byte)], &mut candidate) {
+        pin.locate_further([&id(byte)], &mut candidate);
+    }
     pin.resolve_plain(&id(byte), &candidate[0]).or_else(|| pin.resolve(&id(byte), &candidate[0]))
 }
 

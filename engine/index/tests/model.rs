@@ -87,14 +87,18 @@ fn seen_by_reader(reader: &Reader, ids: &[[u8; 16]]) -> Vec<Option<Known>> {
     let pin = reader.pin();
     let mut candidates = vec![Candidate::default(); ids.len()];
     pin.prefetch(ids);
-    pin.locate(ids, &mut candidates);
-    let batch: Vec<_> = ids
-        .iter()
-        .zip(&candidates)
-        .map(|(id, at)| pin.resolve_plain(id, at).or_else(|| pin.resolve(id, at)))
-        .collect();
+    let resolve = |candidates: &[Candidate]| -> Vec<_> {
+        let located = ids.iter().zip(candidates);
+        located.map(|(id, at)| pin.resolve_plain(id, at).or_else(|| pin.resolve(id, at))).collect()
+    };
+    let are_some_further = pin.locate(ids, &mut candidates);
+    let half_located = resolve(&candidates);
+    if are_some_further {
+        pin.locate_further(ids, &mut candidates);
+    }
+    let batch = resolve(&candidates);
     let single: Vec<_> = ids.iter().map(|id| pin.lookup(id)).collect();
-    assert_eq!(batch, single);
+    assert_eq!((&batch, &half_located), (&single, &single));
     let known = |found: Found| {
         assert_eq!(found.tail, tail(found.record().id));
         (found.state, found.record(), found.counter)
@@ -491,6 +495,8 @@ fn readers_never_see_a_torn_record_a_lost_token_or_a_mark_undone_while_all_moves
 fn seen_by_reader_once(reader: &Reader, id: &[u8; 16]) -> Option<Found> {
     let pin = reader.pin();
     let mut candidate = [Candidate::default()];
-    pin.locate([id], &mut candidate);
+    if pin.locate([id], &mut candidate) {
+        pin.locate_further([id], &mut candidate);
+    }
     pin.resolve_plain(id, &candidate[0]).or_else(|| pin.resolve(id, &candidate[0]))
 }
