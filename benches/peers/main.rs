@@ -10,6 +10,7 @@ mod rig;
 mod shapes;
 mod snapshots;
 mod table;
+mod threads;
 mod writes;
 
 use std::path::PathBuf;

@@ -11,6 +11,7 @@ use crate::plot::Bars;
 use crate::rig::{Figures, Process, Rig, figures};
 use crate::shapes::SHAPES;
 use crate::table::{in_thousands, median, ratios, spread_of};
+use crate::threads::{Share, Threads};
 
 /// The marks of the part of docs/BENCHMARKS.md that is written here.
 pub(crate) const MARKS: [&str; 2] = ["<!-- snapshots: begin -->", "<!-- snapshots: end -->"];
@@ -22,6 +23,15 @@ pub(crate) struct Measured {
     pub(crate) beside: Vec<Figures>,
     /// How long a snapshot took, in seconds.
     pub(crate) took_s: Vec<f64>,
+    /// What the thread that writes them and the shard had of the core meanwhile.
+    pub(crate) shares: Vec<[Share; 2]>,
+}
+
+/// What one measurement beside a snapshot gave.
+struct Beside {
+    figures: Figures,
+    took_s: f64,
+    shares: [Share; 2],
 }
 
 /// A server with many tokens that writes a snapshot only when one is ordered.
@@ -41,17 +51,21 @@ pub(crate) fn measure(rig: &Rig, alternations: u32, seconds: u32, tokens: u32) -
     subject.ask(1)?; // which fills it
     let mut measured = Measured::default();
     for alternation in 1..=alternations {
-        let quiet = subject.ask(seconds)?;
-        let (beside, took_s) = subject.ask_beside_a_snapshot(seconds)?;
+        // Each is first in turn: a machine that grows slower would else be taken for what a snapshot costs.
+        let early = (alternation % 2 == 1).then(|| subject.ask(seconds)).transpose()?;
+        let beside = subject.ask_beside_a_snapshot(seconds)?;
+        let quiet = early.map_or_else(|| subject.ask(seconds), Ok)?;
         eprintln!(
-            "{alternation} of {alternations}: {:.0} tokens/s, beside a snapshot of {took_s:.1} s {:.0} ({:.2})",
+            "{alternation} of {alternations}: {:.0} tokens/s, beside a snapshot of {:.1} s {:.0} ({:.2})",
             quiet.tokens_per_s,
-            beside.tokens_per_s,
-            beside.tokens_per_s / quiet.tokens_per_s
+            beside.took_s,
+            beside.figures.tokens_per_s,
+            beside.figures.tokens_per_s / quiet.tokens_per_s
         );
         measured.quiet.push(quiet);
-        measured.beside.push(beside);
-        measured.took_s.push(took_s);
+        measured.beside.push(beside.figures);
+        measured.took_s.push(beside.took_s);
+        measured.shares.push(beside.shares);
     }
     Ok(measured)
 }
@@ -64,7 +78,7 @@ impl Subject<'_> {
     }
 
     /// A snapshot of which nothing is there yet, and how long it took.
-    fn ask_beside_a_snapshot(&self, seconds: u32) -> anyhow::Result<(Figures, f64)> {
+    fn ask_beside_a_snapshot(&self, seconds: u32) -> anyhow::Result<Beside> {
         let written = self.data.join("snapshots");
         if written.exists() {
             std::fs::remove_dir_all(&written)?;
@@ -74,25 +88,28 @@ impl Subject<'_> {
         let mut now = self.rig.beside_the_generator("jeton");
         now.args(["snapshot", "now", "--data"]).arg(&self.data).stdout(Stdio::null());
         let mut now = Process(now.spawn().context("jeton snapshot now")?);
-        let asked = self.ask(seconds)?;
+        let before = Threads::of(self.server.0.id())?;
+        let figures = self.ask(seconds)?;
+        let after = Threads::of(self.server.0.id())?;
         let is_over = now.0.try_wait()?.is_some();
         ensure!(
             !is_over,
             "the snapshot was over before the measurement: measure for less time, or more tokens"
         );
         ensure!(now.0.wait()?.success(), "jeton snapshot now failed");
-        Ok((asked, began.elapsed().as_secs_f64()))
+        let shares = ["jeton-snapshot", "jeton-shard"].map(|name| after.since(&before, name));
+        Ok(Beside { figures, took_s: began.elapsed().as_secs_f64(), shares })
     }
 }
 
 /// The table and what has to be said about it.
 pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &str) -> String {
-    let Measured { quiet, beside, took_s } = measured;
+    let Measured { quiet, beside, took_s, shares } = measured;
     let each = ratios(beside, quiet, |figures| figures.tokens_per_s);
     let [middle, least, most] = spread_of(&each);
     let mut text = format!(
         "![rates beside a snapshot](snapshots.svg)\n\nDeep validates (16 connections, 4 frames of 64 tokens in flight each) of {tokens} live tokens, for the whole of which a \
-         snapshot was being written, beside the same without, by turns, {} alternations. Machine: {machine}.\n\n\
+         snapshot was being written, beside the same without, by turns, now one first and now the other, {} alternations. Machine: {machine}.\n\n\
          Command: `{command}`.\n\n\
          | | tokens a second | p99 of a frame |\n|---|---|---|\n",
         quiet.len()
@@ -111,6 +128,14 @@ pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &s
         "\n**{middle:.2}** of the quiet rate ({least:.2} to {most:.2}: {}); a snapshot took {:.1} s.",
         list.join(", "),
         median(took_s.iter().copied())
+    );
+    let share = |of: fn(&[Share; 2]) -> f64| median(shares.iter().map(of)) * 100.0;
+    let _ = writeln!(
+        text,
+        "\nBy the system's own account (`schedstat`, medians) the thread that writes it had the core for {:.1} % of that time, and the shard \
+         was ready but had to wait for it for {:.1} %.",
+        share(|[writer, _]| writer.ran),
+        share(|[_, shard]| shard.waited)
     );
     text
 }
@@ -147,10 +172,15 @@ mod tests {
                 })
                 .to_vec()
         };
-        let measured =
-            Measured { quiet: of([10.0, 10.0, 20.0]), beside: of([9.0, 8.0, 19.0]), took_s: vec![9.0; 3] };
+        let measured = Measured {
+            quiet: of([10.0, 10.0, 20.0]),
+            beside: of([9.0, 8.0, 19.0]),
+            took_s: vec![9.0; 3],
+            shares: vec![[Share { ran: 0.05, waited: 0.3 }, Share { ran: 0.9, waited: 0.06 }]; 3],
+        };
         assert_eq!(draw(&measured).matches("class=\"spread\"").count(), 6);
         let text = write(&measured, "a machine", 7, "a command");
         assert!(text.contains("**0.90** of the quiet rate (0.80 to 0.95: 0.90, 0.80, 0.95)"), "{text}");
+        assert!(text.contains("had the core for 5.0 %") && text.contains("wait for it for 6.0 %"), "{text}");
     }
 }

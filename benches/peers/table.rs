@@ -66,7 +66,11 @@ pub(crate) fn draw(measured: &Measured) -> String {
 }
 
 pub(crate) fn in_thousands(value: f64) -> String {
-    if value >= 1e6 { format!("{:.2} M", value / 1e6) } else { format!("{:.0} k", value / 1e3) }
+    match value / 1e3 {
+        thousands if thousands >= 1e3 => format!("{:.2} M", thousands / 1e3),
+        thousands if thousands < 10.0 => format!("{thousands:.1} k"),
+        thousands => format!("{thousands:.0} k"),
+    }
 }
 
 /// The table and what has to be said about it.
@@ -98,8 +102,14 @@ pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &s
         }
         text.push('\n');
     }
-    text.push_str("\nTokens a second, and p50 / p99 of a request in a closed loop, medians:\n\n");
-    let _ = writeln!(text, "| connections x in flight x batch |{names}\n|{}", "---|".repeat(PEERS.len() + 1));
+    text.push_str(
+        "\nTokens a second, and p50 / p99 of a request in a closed loop, medians. Ratios are of p50, of the same alternation:\n\n",
+    );
+    let _ = writeln!(
+        text,
+        "| connections x in flight x batch |{names} Jeton : plaintext | Jeton : TLS |\n|{}",
+        "---|".repeat(PEERS.len() + 3)
+    );
     for (shape, row) in SHAPES.iter().zip(measured) {
         let _ = write!(text, "| {} |", shape.name);
         for figures in row {
@@ -111,6 +121,11 @@ pub(crate) fn write(measured: &Measured, machine: &str, redis: &str, command: &s
                 of(|figures| figures.p50_us as f64),
                 of(|figures| figures.p99_us as f64)
             );
+        }
+        for (of, to) in [RATIOS[0], RATIOS[1]] {
+            let [middle, least, most] =
+                spread_of(&ratios(&row[of], &row[to], |figures| figures.p50_us as f64));
+            let _ = write!(text, " {middle:.2} ({least:.2} to {most:.2}) |");
         }
         text.push('\n');
     }
@@ -137,6 +152,12 @@ mod tests {
 
     fn figures(tokens_per_cpu_s: f64) -> Figures {
         Figures { tokens_per_s: 1e6, tokens_per_cpu_s, p50_us: 10, p99_us: 20, generator_cpu_s: 5.0 }
+    }
+
+    #[test]
+    fn figures_are_told_to_two_places_at_least() {
+        let told = [5_310.0, 9_990.0, 45_300.0, 999_400.0, 1_230_000.0].map(in_thousands);
+        assert_eq!(told, ["5.3 k", "10.0 k", "45 k", "999 k", "1.23 M"]);
     }
 
     #[test]
