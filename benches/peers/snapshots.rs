@@ -122,11 +122,13 @@ pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &s
             median(of.iter().map(|figures| figures.p99_us as f64))
         );
     }
+    let sum = |of: &[Figures]| of.iter().map(|figures| figures.tokens_per_s).sum::<f64>();
     let list: Vec<String> = each.iter().map(|value| format!("{value:.2}")).collect();
     let _ = writeln!(
         text,
-        "\n**{middle:.2}** of the quiet rate ({least:.2} to {most:.2}: {}); a snapshot took {:.1} s.",
+        "\n**{middle:.2}** of the quiet rate ({least:.2} to {most:.2}: {}); all alternations together {:.2}. A snapshot took {:.1} s.",
         list.join(", "),
+        sum(beside) / sum(quiet),
         median(took_s.iter().copied())
     );
     let share = |of: fn(&[Share; 2]) -> f64| median(shares.iter().map(of)) * 100.0;
@@ -180,7 +182,12 @@ mod tests {
         };
         assert_eq!(draw(&measured).matches("class=\"spread\"").count(), 6);
         let text = write(&measured, "a machine", 7, "a command");
-        assert!(text.contains("**0.90** of the quiet rate (0.80 to 0.95: 0.90, 0.80, 0.95)"), "{text}");
+        assert!(
+            text.contains(
+                "**0.90** of the quiet rate (0.80 to 0.95: 0.90, 0.80, 0.95); all alternations together 0.90."
+            ),
+            "{text}"
+        );
         assert!(text.contains("had the core for 5.0 %") && text.contains("wait for it for 6.0 %"), "{text}");
     }
 }

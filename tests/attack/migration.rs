@@ -22,16 +22,23 @@ const HOSTS: usize = 4;
 pub struct Wandering {
     /// Addresses that it has sent from.
     pub addresses: u64,
-    /// Bytes it sent, from all of them.
-    pub sent: u64,
-    /// Bytes that came back, to all of them.
-    pub received: u64,
+    /// What went to and fro, by host.
+    pub hosts: [Traffic; HOSTS],
     /// Whether it was still connected in the end.
     pub is_connected: bool,
     /// How often something was answered.
     pub answers: u64,
     /// How long nothing had been answered by then.
     pub unanswered: Duration,
+}
+
+/// Bytes that were sent from a host, and that came to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From all its addresses.
+    pub sent: u64,
+    /// To all its addresses.
+    pub received: u64,
 }
 
 struct Wanderer {
@@ -46,9 +53,9 @@ impl Wanderer {
     fn transmit(&mut self, now: Instant, wanders: bool) {
         let Self { driver, sockets, target, at, seen } = self;
         each_datagram(driver, now, |datagram| {
-            let socket = &sockets[*at % sockets.len()];
-            if socket.send_to(datagram, target.address).is_ok() {
-                seen.sent += datagram.len() as u64;
+            let number = *at % sockets.len();
+            if sockets[number].send_to(datagram, target.address).is_ok() {
+                seen.hosts[number % HOSTS].sent += datagram.len() as u64;
                 *at += usize::from(wanders);
             }
         });
@@ -56,9 +63,9 @@ impl Wanderer {
 
     fn receive(&mut self, now: Instant) {
         let mut bytes = [0; 9_000]; // as large as the driver says that it takes
-        for socket in &self.sockets {
+        for (number, socket) in self.sockets.iter().enumerate() {
             while let Ok((length, remote)) = socket.recv_from(&mut bytes) {
-                self.seen.received += length as u64;
+                self.seen.hosts[number % HOSTS].received += length as u64;
                 let origin = Origin { remote, local_ip: None, ecn: None };
                 self.driver.handle_datagram(now, origin, BytesMut::from(&bytes[..length]));
             }
