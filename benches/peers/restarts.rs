@@ -23,6 +23,10 @@ const ASKED_S: u32 = 4;
 const FULL: f64 = 0.9;
 /// When it is to be the full one, in seconds after the start.
 const FULL_ASKED_S: f64 = 2.0;
+/// What the generator tells rates of.
+const TENTH_S: f64 = ASKED_S as f64 / 10.0;
+const _: () =
+    assert!(ASKED_S as f64 > FULL_ASKED_S + TENTH_S, "some tenths begin when the rate is to be the full one");
 /// Of the tokens in the snapshot, one for so many is issued behind it, to be replayed.
 const BEHIND_PART: u32 = 10;
 
@@ -30,7 +34,7 @@ const BEHIND_PART: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) restarts: Vec<Restart>,
-    /// The same with so many issues in the log behind the snapshot: when it listened, and when it had answered, in seconds.
+    /// Restarts with so many issues in the log behind the snapshot: when each listened, and when it had answered, in seconds.
     pub(crate) behind: (u32, Vec<[f64; 2]>),
 }
 
@@ -66,8 +70,7 @@ impl Restart {
 
     /// The mean of all tenths that began when the rate was to be the full one, or later, as a part of the usual rate.
     fn part_when_asked(&self) -> f64 {
-        let tenth_s = f64::from(ASKED_S) / 10.0;
-        let late = self.rates.iter().filter(|(end_s, _)| end_s - tenth_s >= FULL_ASKED_S);
+        let late = self.rates.iter().filter(|(end_s, _)| end_s - TENTH_S >= FULL_ASKED_S);
         let (count, sum) = late.fold((0.0, 0.0), |(count, sum), (_, per_s)| (count + 1.0, sum + per_s));
         sum / count / self.usual_per_s()
     }
@@ -199,7 +202,6 @@ pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &s
         restarts.len(),
         FULL * 100.0
     );
-    let tenth = f64::from(ASKED_S) / 10.0;
     let late = f64::INFINITY;
     for restart in restarts {
         let _ = writeln!(
@@ -233,7 +235,7 @@ pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &s
         answers[0],
         answers[1],
         answers[2],
-        tenth
+        TENTH_S
     );
     let tenths = restarts.iter().map(|restart| restart.rates.len()).min().unwrap_or(0);
     for tenth in 0..tenths {

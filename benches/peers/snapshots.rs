@@ -10,28 +10,40 @@ use anyhow::{Context as _, ensure};
 use crate::plot::Bars;
 use crate::rig::{Figures, Process, Rig, figures};
 use crate::shapes::SHAPES;
-use crate::table::{in_thousands, median, ratios, spread_of};
+use crate::table::{in_thousands, median, spread_of};
 use crate::threads::{Share, Threads};
 
 /// The marks of the part of docs/BENCHMARKS.md that is written here.
 pub(crate) const MARKS: [&str; 2] = ["<!-- snapshots: begin -->", "<!-- snapshots: end -->"];
 
-/// What was measured, by alternation.
-#[derive(Debug, Default)]
-pub(crate) struct Measured {
-    pub(crate) quiet: Vec<Figures>,
-    pub(crate) beside: Vec<Figures>,
-    /// How long a snapshot took, in seconds.
-    pub(crate) took_s: Vec<f64>,
-    /// What the thread that writes them and the shard had of the core meanwhile.
-    pub(crate) shares: Vec<[Share; 2]>,
+/// Threads of which is told what they had of the core: what writes a snapshot, what copies the index for it, and what answers.
+const THREADS: [&str; 3] = ["jeton-snapshot", "jeton-sequencer", "jeton-shard"];
+
+/// One measurement.
+#[derive(Clone, Debug)]
+struct Asked {
+    figures: Figures,
+    /// Of [`THREADS`], while the generator ran.
+    shares: [Share; THREADS.len()],
 }
 
-/// What one measurement beside a snapshot gave.
-struct Beside {
-    figures: Figures,
-    took_s: f64,
-    shares: [Share; 2],
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Without a snapshot: before each that was beside one, and once more behind the last.
+    quiet: Vec<Asked>,
+    beside: Vec<Asked>,
+    /// How long a snapshot took, in seconds.
+    took_s: Vec<f64>,
+}
+
+impl Measured {
+    /// Beside a snapshot, as a part of what was before and behind it: a machine that grows slower is not taken for its cost.
+    fn ratios(&self, value: fn(&Figures) -> f64) -> Vec<f64> {
+        let usual =
+            self.quiet.windows(2).map(|both| f64::midpoint(value(&both[0].figures), value(&both[1].figures)));
+        self.beside.iter().zip(usual).map(|(beside, usual)| value(&beside.figures) / usual).collect()
+    }
 }
 
 /// A server with many tokens that writes a snapshot only when one is ordered.
@@ -49,36 +61,38 @@ pub(crate) fn measure(rig: &Rig, alternations: u32, seconds: u32, tokens: u32) -
     let server = rig.jeton_with(&data, &never)?;
     let subject = Subject { rig, data, tokens, server };
     subject.ask(1)?; // which fills it
-    let mut measured = Measured::default();
+    let mut measured =
+        Measured { quiet: vec![subject.ask(seconds)?], beside: Vec::new(), took_s: Vec::new() };
     for alternation in 1..=alternations {
-        // Each is first in turn: a machine that grows slower would else be taken for what a snapshot costs.
-        let early = (alternation % 2 == 1).then(|| subject.ask(seconds)).transpose()?;
-        let beside = subject.ask_beside_a_snapshot(seconds)?;
-        let quiet = early.map_or_else(|| subject.ask(seconds), Ok)?;
+        let (beside, took_s) = subject.ask_beside_a_snapshot(seconds)?;
+        measured.beside.push(beside);
+        measured.took_s.push(took_s);
+        measured.quiet.push(subject.ask(seconds)?);
+        let ratio = measured.ratios(|figures| figures.tokens_per_s).pop().unwrap_or(f64::NAN);
         eprintln!(
-            "{alternation} of {alternations}: {:.0} tokens/s, beside a snapshot of {:.1} s {:.0} ({:.2})",
-            quiet.tokens_per_s,
-            beside.took_s,
-            beside.figures.tokens_per_s,
-            beside.figures.tokens_per_s / quiet.tokens_per_s
+            "{alternation} of {alternations}: beside a snapshot of {took_s:.1} s {ratio:.2} of the quiet rate"
         );
-        measured.quiet.push(quiet);
-        measured.beside.push(beside.figures);
-        measured.took_s.push(beside.took_s);
-        measured.shares.push(beside.shares);
     }
     Ok(measured)
 }
 
 impl Subject<'_> {
-    fn ask(&self, seconds: u32) -> anyhow::Result<Figures> {
+    fn ask(&self, seconds: u32) -> anyhow::Result<Asked> {
         let mut command = self.rig.generator(&SHAPES[0], seconds, self.tokens, "snapshots");
         command.args(["--warm-up", "1s", "--data"]).arg(&self.data);
-        figures(&self.rig.output_of(command, &self.server)?)
+        let pid = self.server.0.id();
+        let before = Threads::of(pid)?;
+        let figures = figures(&self.rig.output_of(command, &self.server)?)?;
+        let after = Threads::of(pid)?;
+        let mut shares = [Share::default(); THREADS.len()];
+        for (share, name) in shares.iter_mut().zip(THREADS) {
+            *share = after.since(&before, name)?;
+        }
+        Ok(Asked { figures, shares })
     }
 
-    /// A snapshot of which nothing is there yet, and how long it took.
-    fn ask_beside_a_snapshot(&self, seconds: u32) -> anyhow::Result<Beside> {
+    /// The same while a snapshot is written of which nothing is there yet, and how long that took in seconds.
+    fn ask_beside_a_snapshot(&self, seconds: u32) -> anyhow::Result<(Asked, f64)> {
         let written = self.data.join("snapshots");
         if written.exists() {
             std::fs::remove_dir_all(&written)?;
@@ -88,64 +102,58 @@ impl Subject<'_> {
         let mut now = self.rig.beside_the_generator("jeton");
         now.args(["snapshot", "now", "--data"]).arg(&self.data).stdout(Stdio::null());
         let mut now = Process(now.spawn().context("jeton snapshot now")?);
-        let before = Threads::of(self.server.0.id())?;
-        let figures = self.ask(seconds)?;
-        let after = Threads::of(self.server.0.id())?;
+        let asked = self.ask(seconds)?;
         let is_over = now.0.try_wait()?.is_some();
         ensure!(
             !is_over,
             "the snapshot was over before the measurement: measure for less time, or more tokens"
         );
         ensure!(now.0.wait()?.success(), "jeton snapshot now failed");
-        let shares = ["jeton-snapshot", "jeton-shard"].map(|name| after.since(&before, name));
-        Ok(Beside { figures, took_s: began.elapsed().as_secs_f64(), shares })
+        Ok((asked, began.elapsed().as_secs_f64()))
     }
 }
 
 /// The table and what has to be said about it.
 pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &str) -> String {
-    let Measured { quiet, beside, took_s, shares } = measured;
-    let each = ratios(beside, quiet, |figures| figures.tokens_per_s);
+    let Measured { quiet, beside, took_s } = measured;
+    let each = measured.ratios(|figures| figures.tokens_per_s);
     let [middle, least, most] = spread_of(&each);
     let mut text = format!(
         "![rates beside a snapshot](snapshots.svg)\n\nDeep validates (16 connections, 4 frames of 64 tokens in flight each) of {tokens} live tokens, for the whole of which a \
-         snapshot was being written, beside the same without, by turns, now one first and now the other, {} alternations. Machine: {machine}.\n\n\
+         snapshot was being written, and the same without before and behind each, {} alternations. Machine: {machine}.\n\n\
          Command: `{command}`.\n\n\
-         | | tokens a second | p99 of a frame |\n|---|---|---|\n",
-        quiet.len()
+         | medians | tokens a second | p99 of a frame | the writing thread had the core for | the sequencer's | the shard waited for it for |\n|---|---|---|---|---|---|\n",
+        beside.len()
     );
     for (name, of) in [("quiet", quiet), ("beside a snapshot", beside)] {
+        let middle = |value: &dyn Fn(&Asked) -> f64| median(of.iter().map(value));
+        let percent = |value: &dyn Fn(&Asked) -> f64| middle(value) * 100.0;
         let _ = writeln!(
             text,
-            "| {name} | {} | {:.0} us |",
-            in_thousands(median(of.iter().map(|figures| figures.tokens_per_s))),
-            median(of.iter().map(|figures| figures.p99_us as f64))
+            "| {name} | {} | {:.0} us | {:.1} % | {:.1} % | {:.1} % |",
+            in_thousands(middle(&|asked| asked.figures.tokens_per_s)),
+            middle(&|asked| asked.figures.p99_us as f64),
+            percent(&|asked| asked.shares[0].ran),
+            percent(&|asked| asked.shares[1].ran),
+            percent(&|asked| asked.shares[2].waited)
         );
     }
-    let sum = |of: &[Figures]| of.iter().map(|figures| figures.tokens_per_s).sum::<f64>();
     let list: Vec<String> = each.iter().map(|value| format!("{value:.2}")).collect();
     let _ = writeln!(
         text,
-        "\n**{middle:.2}** of the quiet rate ({least:.2} to {most:.2}: {}); all alternations together {:.2}. A snapshot took {:.1} s.",
+        "\n**{middle:.2}** of the quiet rate ({least:.2} to {most:.2}: {}), {:.2} on average; a snapshot took {:.1} s. What threads had is by the \
+         system's own account (`schedstat`), from the generator's start to its end.",
         list.join(", "),
-        sum(beside) / sum(quiet),
+        each.iter().sum::<f64>() / each.len() as f64,
         median(took_s.iter().copied())
-    );
-    let share = |of: fn(&[Share; 2]) -> f64| median(shares.iter().map(of)) * 100.0;
-    let _ = writeln!(
-        text,
-        "\nBy the system's own account (`schedstat`, medians) the thread that writes it had the core for {:.1} % of that time, and the shard \
-         was ready but had to wait for it for {:.1} %.",
-        share(|[writer, _]| writer.ran),
-        share(|[_, shard]| shard.waited)
     );
     text
 }
 
 /// Each alternation as a bar.
 pub(crate) fn draw(measured: &Measured) -> String {
-    let each = ratios(&measured.beside, &measured.quiet, |figures| figures.tokens_per_s);
-    let late = ratios(&measured.quiet, &measured.beside, |figures| figures.p99_us as f64);
+    let each = measured.ratios(|figures| figures.tokens_per_s);
+    let late = measured.ratios(|figures| 1.0 / figures.p99_us as f64);
     let groups = each.iter().zip(&late).enumerate().map(|(number, (rate, late))| {
         (format!("alternation {}", number + 1), vec![vec![*rate], vec![*late]])
     });
@@ -161,33 +169,24 @@ pub(crate) fn draw(measured: &Measured) -> String {
 mod tests {
     use super::*;
 
+    fn asked(tokens_per_s: f64) -> Asked {
+        let figures =
+            Figures { tokens_per_s, tokens_per_cpu_s: 1.0, p50_us: 1, p99_us: 2, generator_cpu_s: 1.0 };
+        let share = |ran, waited| Share { ran, waited };
+        Asked { figures, shares: [share(0.05, 0.3), share(0.01, 0.0), share(0.9, 0.06)] }
+    }
+
     #[test]
-    fn the_middle_of_the_ratios_is_told() {
-        let of = |rates: [f64; 3]| {
-            rates
-                .map(|tokens_per_s| Figures {
-                    tokens_per_s,
-                    tokens_per_cpu_s: 1.0,
-                    p50_us: 1,
-                    p99_us: 2,
-                    generator_cpu_s: 1.0,
-                })
-                .to_vec()
-        };
+    fn each_is_compared_with_what_was_before_and_behind_it() {
         let measured = Measured {
-            quiet: of([10.0, 10.0, 20.0]),
-            beside: of([9.0, 8.0, 19.0]),
+            quiet: [12.0, 8.0, 12.0, 28.0].map(asked).to_vec(),
+            beside: [9.0, 8.0, 19.0].map(asked).to_vec(),
             took_s: vec![9.0; 3],
-            shares: vec![[Share { ran: 0.05, waited: 0.3 }, Share { ran: 0.9, waited: 0.06 }]; 3],
         };
         assert_eq!(draw(&measured).matches("class=\"spread\"").count(), 6);
         let text = write(&measured, "a machine", 7, "a command");
-        assert!(
-            text.contains(
-                "**0.90** of the quiet rate (0.80 to 0.95: 0.90, 0.80, 0.95); all alternations together 0.90."
-            ),
-            "{text}"
-        );
-        assert!(text.contains("had the core for 5.0 %") && text.contains("wait for it for 6.0 %"), "{text}");
+        let told = "**0.90** of the quiet rate (0.80 to 0.95: 0.90, 0.80, 0.95), 0.88 on average; a snapshot took 9.0 s.";
+        assert!(text.contains(told), "{text}");
+        assert!(text.contains("| beside a snapshot | 0.0 k | 2 us | 5.0 % | 1.0 % | 6.0 % |"), "{text}");
     }
 }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_told_to_two_places_at_least() {
+    fn small_figures_are_told_with_a_decimal() {
         let told = [5_310.0, 9_990.0, 45_300.0, 999_400.0, 1_230_000.0].map(in_thousands);
         assert_eq!(told, ["5.3 k", "10.0 k", "45 k", "999 k", "1.23 M"]);
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 /// The times of all threads of a process at a moment, in nanoseconds, those of one name together.
 pub(crate) struct Threads {
@@ -38,14 +38,21 @@ impl Threads {
     }
 
     /// What threads whose names begin so have had since then.
-    pub(crate) fn since(&self, then: &Self, name: &str) -> Share {
-        let sum = |threads: &Self, which: usize| -> f64 {
-            let named = threads.by_name.iter().filter(|(own, _)| own.starts_with(name));
-            named.map(|(_, times)| times[which] as f64 / 1e9).sum()
+    ///
+    /// # Errors
+    /// If there is no such thread, or the system does not tell what threads have.
+    pub(crate) fn since(&self, then: &Self, name: &str) -> anyhow::Result<Share> {
+        let sum = |threads: &Self| {
+            let named =
+                threads.by_name.iter().filter(|(own, _)| own.starts_with(name)).map(|(_, times)| *times);
+            named.reduce(|one, other| [one[0] + other[0], one[1] + other[1]])
+        };
+        let (Some(now), Some(then_ns)) = (sum(self), sum(then)) else {
+            bail!("the system tells of no thread {name}")
         };
         let all_s = (self.at - then.at).as_secs_f64();
-        let [ran, waited] = [0, 1].map(|which| (sum(self, which) - sum(then, which)) / all_s);
-        Share { ran, waited }
+        let [ran, waited] = [0, 1].map(|which| (now[which] - then_ns[which]) as f64 / 1e9 / all_s);
+        Ok(Share { ran, waited })
     }
 }
 
@@ -58,6 +65,7 @@ fn read(thread: &Path) -> Option<(String, [u64; 2])> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
@@ -68,23 +76,31 @@ mod tests {
     fn a_thread_that_works_is_told_from_one_that_sleeps() {
         let pid = std::process::id();
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let is_over = AtomicBool::new(false);
+        let (is_over, are_there) = (AtomicBool::new(false), Barrier::new(3));
         std::thread::scope(|scope| {
-            let sleeper = named("sleeper-of-this").spawn_scoped(scope, std::thread::park).unwrap();
+            let sleep = || {
+                are_there.wait(); // a thread gives itself its name
+                std::thread::park();
+            };
+            let sleeper = named("sleeper-of-this").spawn_scoped(scope, sleep).unwrap();
             let work = || {
+                are_there.wait();
                 while !is_over.load(Relaxed) {
                     std::hint::spin_loop();
                 }
             };
             named("worker-of-this").spawn_scoped(scope, work).unwrap();
-            let before = Threads::of(pid).unwrap();
+            are_there.wait();
+            let before = Threads::of(pid);
             std::thread::sleep(Duration::from_millis(200));
-            let after = Threads::of(pid).unwrap();
+            let after = Threads::of(pid);
+            // Before anything that may panic: the scope waits for both.
             is_over.store(true, Relaxed);
             sleeper.thread().unpark();
-            let (slept, worked) = (after.since(&before, "sleeper-"), after.since(&before, "worker-"));
+            let (before, after) = (before.unwrap(), after.unwrap());
+            let [slept, worked] = ["sleeper-", "worker-"].map(|name| after.since(&before, name).unwrap());
             assert!(worked.ran > slept.ran, "{worked:?} {slept:?}");
-            assert_eq!(after.since(&before, "nobody"), Share::default());
+            assert!(after.since(&before, "nobody").is_err());
         });
     }
 }

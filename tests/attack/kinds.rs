@@ -116,7 +116,7 @@ impl Kind {
                 let wandering = move || wander(&target, &admin, force.width, &stop);
                 let seen = tokio::task::spawn_blocking(wandering).await??;
                 Ok(json!({
-                    "addresses": seen.addresses, "sent_bytes": seen.hosts.map(|host| host.sent), "received_bytes": seen.hosts.map(|host| host.received),
+                    "addresses": seen.addresses, "sent_bytes": seen.sent(), "received_bytes": seen.received(),
                     "still_connected": seen.is_connected,
                 }))
             }

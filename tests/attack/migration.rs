@@ -22,7 +22,7 @@ const HOSTS: usize = 4;
 pub struct Wandering {
     /// Addresses that it has sent from.
     pub addresses: u64,
-    /// What went to and fro, by host.
+    /// What went to and fro, by host; an address on the first was proven by the handshake.
     pub hosts: [Traffic; HOSTS],
     /// Whether it was still connected in the end.
     pub is_connected: bool,
@@ -39,6 +39,20 @@ pub struct Traffic {
     pub sent: u64,
     /// To all its addresses.
     pub received: u64,
+}
+
+impl Wandering {
+    /// Bytes sent, from all hosts.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.hosts.iter().map(|host| host.sent).sum()
+    }
+
+    /// Bytes that came back, to all hosts.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.hosts.iter().map(|host| host.received).sum()
+    }
 }
 
 struct Wanderer {

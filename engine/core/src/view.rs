@@ -55,7 +55,7 @@ struct Asking<'a> {
     view: &'a View,
     caller: &'a Caller,
     now: Millis,
-    /// Of the token before, and what the caller may do there; mostly the next one has the same.
+    /// Of the token before, `*` before the first, and what the caller may do there; mostly the next one has the same.
     tenant: TenantNo,
     may_validate: bool,
     may_inspect: bool,
@@ -188,8 +188,8 @@ impl<'a> Asking<'a> {
         asking
     }
 
-    /// Looks up what the caller may do in a tenant. Each field is written by itself: together they would come back through
-    /// memory in parts, and reading those as a whole takes longer than finding the token.
+    /// Looks up what the caller may do in a tenant. Each field is written by itself: returned together they would come through
+    /// memory in parts and be read as a whole, which holds the next token up for some 7 ns (decision 0015).
     #[inline(never)]
     fn enter(&mut self, tenant: TenantNo) {
         self.tenant = tenant;
@@ -251,3 +251,6 @@ fn id_of(token: &[u8; 32]) -> &[u8; 16] {
 fn about_nothing(verdict: Verdict, caller: &Caller) -> Answer {
     told(Answer { verdict, ..Answer::default() }, caller.inspects_all_it_validates())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Work that can wait: it goes on as fast as it can while nobody else wants the core, and takes a twentieth of it otherwise.
+//! Work that can wait: it goes on as fast as it can while nobody else wants the core, and takes a thirtieth of it otherwise.
 //!
 //! Linux tells a thread how long it has been ready to run while others ran: `run_delay` in `/proc/thread-self/schedstat`, see
 //! `Documentation/scheduler/sched-stats.rst` in its source. A low priority alone would not do, see decision 0020.
@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 /// Of a core that others want, one part of so many is taken.
-const PARTS: u32 = 20;
+const PARTS: u32 = 30;
 /// Others want the core if this thread has waited for more than an eighth of the time that it ran.
 const WAITED_SHARE: u32 = 8;
 /// The longest rest: whoever stops the server waits for the end of it.
@@ -39,7 +39,7 @@ impl Pace {
         pace
     }
 
-    /// To be called after each step: rests if others wanted the core, for as long as makes the step a twentieth.
+    /// To be called after each step: rests if others wanted the core, for as long as makes the step a thirtieth.
     pub(super) fn rest(&mut self) {
         let now = self.times();
         let ran = now.ran.saturating_sub(self.last.ran);
@@ -79,11 +79,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_others_waited_for_is_a_twentieth_of_the_time_and_others_are_not_held_up() {
+    fn a_step_that_others_waited_for_is_a_thirtieth_of_the_time_and_others_are_not_held_up() {
         let [ms5, ms1] = [5, 1].map(Duration::from_millis);
         assert_eq!(rest_after(ms5, Duration::ZERO), Duration::ZERO);
         assert_eq!(rest_after(ms5, ms5 / 8), Duration::ZERO);
-        assert_eq!(rest_after(ms5, ms1), Duration::from_millis(95));
+        assert_eq!(rest_after(ms5, ms1), Duration::from_millis(145));
         assert_eq!(rest_after(Duration::ZERO, Duration::ZERO), Duration::ZERO);
         assert_eq!(rest_after(Duration::from_secs(9), Duration::from_secs(9)), REST_MAX);
     }
