@@ -118,7 +118,7 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("ParentNotAsked", "a command that has to be rejected has events"),
     ("KeyOfAnother", "a key that was used for another command is taken"),
     ("FailureAcknowledged", "or on what is not published"),
-    ("NewestNotCovered", "a command that has to be rejected has events"),
+    ("NewestNotCovered", "a consume has to come to"),
     ("NumbersSeenEarly", "subject 1 is Some("),
     ("SnapshotBeforeDurable", "and the log ends at"),
     ("SnapshotForgetsRenewals", ": Answer { verdict: Revoked"),

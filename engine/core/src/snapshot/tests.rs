@@ -202,6 +202,26 @@ fn a_server_goes_on_from_a_snapshot_as_if_it_had_never_stopped() {
 }
 
 #[test]
+fn a_replay_leaves_rounds_that_time_alone_makes_due_to_the_server_behind_it() {
+    let mut engine = Engine::new();
+    engine.issue(|issue| issue.ttl_s = 10);
+    let mut files = Files::default();
+    let (manifest, _) = snapshot(&mut engine, None, &mut files, |_| {});
+    for _ in 0..3 {
+        engine.pass_s(100);
+        engine.issue(|issue| issue.ttl_s = 1_000);
+    }
+    assert_eq!(engine.sequencer.state().tokens(), 3, "the one that expired was reclaimed in three minutes");
+    let mut started = started(&files, Sequence(manifest.sequence), &engine);
+    assert_eq!(started.sequencer.state().tokens(), 4, "no round was made of it");
+    assert!(!started.sequencer.state().is_reclaiming(), "nor is one due at once");
+    started.pass_s(61);
+    started.issue(|_| {});
+    assert_eq!(started.sequencer.state().tokens(), 4, "the expired one is gone, and there is one more");
+    started.assert_replays();
+}
+
+#[test]
 fn what_has_not_changed_since_the_last_snapshot_is_not_written_again() {
     let (mut engine, _) = busy();
     let mut files = Files::default();

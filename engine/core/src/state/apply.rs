@@ -107,6 +107,15 @@ impl State {
         }
     }
 
+    /// Asks for the memory that [`Self::apply`] will need.
+    pub(crate) fn prefetch_for(&self, entry: &Entry) {
+        match &entry.event.fact {
+            Fact::TokenIssued { id, .. } | Fact::TokenRenewed { id, .. } => self.index.prefetch(id),
+            Fact::TokenConsumed { id, .. } | Fact::TokenRevoked { id } => self.index.prefetch(id),
+            _ => {}
+        }
+    }
+
     fn fold(&mut self, at: At, entry: &Entry) -> Result<Option<Publication>, ApplyError> {
         let detached = entry.detached.as_ref().map(|detached| detached.bytes.as_slice());
         match &entry.event.fact {

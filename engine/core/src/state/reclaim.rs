@@ -72,11 +72,16 @@ impl State {
         if self.is_marking() {
             return false;
         }
-        let (serials, at) = self.reclaim.began;
-        let enough = limit!(reclaim_records, RECORDS_PER_ROUND).max(self.index.slots_used() as usize / 4);
-        self.reclaim.walk.is_some()
-            || self.index.serials_used() - serials >= enough as u64
+        let (_, at) = self.reclaim.began;
+        self.is_due_by_records()
             || (self.applied.1.0.saturating_sub(at.0) >= ROUND_MS && !self.index.is_empty())
+    }
+
+    /// Whether a round is under way, or as many records were written since the last began as make one due.
+    fn is_due_by_records(&self) -> bool {
+        let (serials, _) = self.reclaim.began;
+        let enough = limit!(reclaim_records, RECORDS_PER_ROUND).max(self.index.slots_used() as usize / 4);
+        self.reclaim.walk.is_some() || self.index.serials_used() - serials >= enough as u64
     }
 
     /// Carries the round under way on, or begins one: for some hundred microseconds.
@@ -86,8 +91,9 @@ impl State {
         }
     }
 
-    /// Reclaims on behalf of a replay, in which nobody waits, before so many events: a whole round if one is due, and
-    /// everything that is dead if there might be too little room.
+    /// Reclaims on behalf of a replay before so many events: a whole round if one is due by the records that were written, and
+    /// everything that is dead if there might be too little room. That time has passed is no reason here: in an
+    /// hour of events that would be sixty rounds over all tokens, and whoever starts the server would wait for each.
     ///
     /// The state that wrote these events had room for what lived then, and so has this one without what is dead.
     pub(crate) fn make_room_for(&mut self, events: usize) {
@@ -96,7 +102,7 @@ impl State {
             self.end_walk();
             self.reclaim.next_walks_all = true;
             while self.reclaim_walks(usize::MAX, Haste::Every) {}
-        } else if self.is_reclaiming() {
+        } else if self.is_due_by_records() && !self.is_marking() {
             while self.reclaim_walks(usize::MAX, Haste::None) {}
         }
     }
@@ -104,6 +110,11 @@ impl State {
     /// The next round is due as if one had begun just now.
     pub(super) fn begin_rounds_here(&mut self) {
         self.reclaim.began = (self.index.serials_used(), self.applied.1);
+    }
+
+    /// The next round that is due for time alone is so a while after the last event.
+    pub(crate) fn time_rounds_from_here(&mut self) {
+        self.reclaim.began.1 = self.applied.1;
     }
 
     /// Gives up the round under way.
