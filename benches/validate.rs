@@ -128,6 +128,10 @@ fn by_turns(mut frame: impl FnMut(), mut limit: impl FnMut()) {
         of_lines.push(lines);
         ratios.push(token / lines);
     }
+    let turns: Vec<_> =
+        of_frames.iter().zip(&of_lines).map(|(token, lines)| format!("{token:.2} {lines:.2}")).collect();
+    println!("turns: {}", turns.join(", ")); // what `peers --only in-process` reads
+    println!("huge pages: {} MiB of {}", of_this_process("AnonHugePages:"), of_this_process("Rss:"));
     let spread = |values: &mut Vec<f64>| {
         values.sort_unstable_by(f64::total_cmp);
         format!("{:.2} ({:.2} to {:.2})", values[TURNS / 2], values[0], values[TURNS - 1])
@@ -138,6 +142,13 @@ fn by_turns(mut frame: impl FnMut(), mut limit: impl FnMut()) {
         spread(&mut of_lines),
         spread(&mut ratios)
     );
+}
+
+/// So many MiB of memory are of this kind, by the system's own account; 0 where it does not say.
+fn of_this_process(kind: &str) -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix(kind)?.trim().strip_suffix(" kB"));
+    line.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1_024
 }
 
 /// What each of 64 takes of a round, in nanoseconds.

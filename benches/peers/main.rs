@@ -1,9 +1,11 @@
 //! Jeton beside Redis, in the clear and over TLS: by turns, on the same core, with the same tokens in flight; durable writes
-//! beside a Redis that syncs each; what a snapshot costs readers, and what a restart does.
+//! beside a Redis that syncs each; what a snapshot costs readers, and what a restart does; and a validate in process beside
+//! the machine's limit.
 //!
 //! `cargo run --release -p jeton-benches --bin peers` installs Redis if it is missing (Debian's package, as root), builds
 //! what it measures, measures, and writes the tables and the plots of docs/BENCHMARKS.md.
 
+mod in_process;
 mod plot;
 mod restarts;
 mod rig;
@@ -67,16 +69,19 @@ enum Part {
     Snapshots,
     /// How soon after a kill a server is there again, and as fast.
     Restarts,
+    /// A validate in process beside random cache lines: `benches/validate.rs`.
+    InProcess,
 }
+
+const IN_PROCESS_COMMAND: &str = "cargo run --release -p jeton-benches --bin peers -- --only in-process";
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let document = arguments.docs.join("BENCHMARKS.md");
     let read = || std::fs::read_to_string(&document).with_context(|| document.display().to_string());
-    for marks in [table::MARKS, writes::MARKS, snapshots::MARKS, restarts::MARKS] {
+    for marks in [table::MARKS, writes::MARKS, snapshots::MARKS, restarts::MARKS, in_process::MARKS] {
         table::check(&read()?, marks)?;
     }
-    let rig = Rig::start(arguments.server_core, &arguments.generator_cores, arguments.tokens)?;
     let is_wanted = |part| arguments.only.is_none_or(|only| only == part);
     let put = |marks, text: &str| {
         println!("{text}");
@@ -87,31 +92,40 @@ fn main() -> anyhow::Result<()> {
         let path = arguments.docs.join(name);
         std::fs::write(&path, svg).with_context(|| path.display().to_string())
     };
+    if is_wanted(Part::InProcess) {
+        let measured = in_process::measure(&arguments.generator_cores)?;
+        picture("in-process.svg", in_process::draw(&measured))?;
+        put(in_process::MARKS, &in_process::write(&measured, &rig::machine()?, IN_PROCESS_COMMAND))?;
+        if arguments.only.is_some() {
+            return Ok(());
+        }
+    }
+    let rig = Rig::start(arguments.server_core, &arguments.generator_cores, arguments.tokens)?;
     let (times, seconds) = (arguments.alternations, arguments.seconds);
     if is_wanted(Part::Writes) {
         let measured = writes::measure(&rig, times, seconds)?;
         let command = arguments.command("writes");
         picture("writes.svg", writes::draw(&measured))?;
-        put(writes::MARKS, &writes::write(&measured, &rig.machine()?, &rig.redis_version()?, &command))?;
+        put(writes::MARKS, &writes::write(&measured, &rig::machine()?, &rig.redis_version()?, &command))?;
     }
     if is_wanted(Part::Snapshots) {
         let tokens = arguments.snapshot_tokens;
         let measured = snapshots::measure(&rig, times, seconds, tokens)?;
         let command = format!("{} --snapshot-tokens {tokens}", arguments.command("snapshots"));
         picture("snapshots.svg", snapshots::draw(&measured))?;
-        put(snapshots::MARKS, &snapshots::write(&measured, &rig.machine()?, tokens, &command))?;
+        put(snapshots::MARKS, &snapshots::write(&measured, &rig::machine()?, tokens, &command))?;
     }
     if is_wanted(Part::Restarts) {
         let tokens = arguments.restart_tokens;
         let measured = restarts::measure(&rig, times, seconds, tokens)?;
         let command = format!("{} --restart-tokens {tokens}", arguments.command("restarts"));
         picture("restarts.svg", restarts::draw(&measured))?;
-        put(restarts::MARKS, &restarts::write(&measured, &rig.machine()?, tokens, &command))?;
+        put(restarts::MARKS, &restarts::write(&measured, &rig::machine()?, tokens, &command))?;
     }
     if is_wanted(Part::Validates) {
         let measured = validates(&rig, times, seconds)?;
         let command = arguments.command("validates");
-        put(table::MARKS, &table::write(&measured, &rig.machine()?, &rig.redis_version()?, &command))?;
+        put(table::MARKS, &table::write(&measured, &rig::machine()?, &rig.redis_version()?, &command))?;
         picture("peers.svg", table::draw(&measured))?;
     }
     Ok(())
@@ -131,7 +145,12 @@ fn validates(rig: &Rig, alternations: u32, seconds: u32) -> anyhow::Result<Measu
     let mut measured: Measured = vec![vec![Vec::new(); PEERS.len()]; SHAPES.len()];
     for alternation in 1..=alternations {
         for (shape, row) in SHAPES.iter().zip(&mut measured) {
-            for (peer, figures) in PEERS.iter().zip(row) {
+            let mut turns: Vec<_> = PEERS.iter().zip(row).collect();
+            // Each is early in turn: a machine that grows slower favours what comes first.
+            if alternation % 2 == 0 {
+                turns.reverse();
+            }
+            for (peer, figures) in turns {
                 let seen = rig.measure(*peer, shape, seconds)?;
                 eprintln!(
                     "{alternation} of {alternations}: {:<32} {:<16} {:>11.0} tokens/s, {:>11.0} per server-CPU-second, p50 {} us",

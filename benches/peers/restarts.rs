@@ -221,7 +221,7 @@ pub(crate) fn write(measured: &Measured, machine: &str, tokens: u32, command: &s
         [0, 1].map(|which| spread_of(&times.iter().map(|seen| seen[which]).collect::<Vec<_>>()));
     let _ = writeln!(
         text,
-        "\nMedians: it listens after **{:.2} s**, has answered after **{:.2} s**, and is as fast as ever after **{:.1} s**; from \
+        "\nMedians: it listens after **{:.2} s**, has answered after **{:.2} s**, and is at the full rate after **{:.1} s**; from \
          {FULL_ASKED_S:.0} s on it does **{part:.2}** of the usual rate ({least:.2} to {most:.2}). With {behind} issues in the log behind the snapshot, which are \
          read, verified and applied: {:.2} s ({:.2} to {:.2}) and {:.2} s ({:.2} to {:.2}). Rates are those of each {:.1} s, counted back from the generator's end; `inf` \
          would be a run that never was.\n\n\
@@ -288,7 +288,7 @@ mod tests {
         let text = write(&measured, "a machine", 7, "a command");
         assert!(
             text.contains(
-                "it listens after **0.50 s**, has answered after **0.60 s**, and is as fast as ever after **2.0 s**"
+                "it listens after **0.50 s**, has answered after **0.60 s**, and is at the full rate after **2.0 s**"
             ),
             "{text}"
         );

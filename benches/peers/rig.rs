@@ -100,17 +100,51 @@ fn install_redis() -> anyhow::Result<()> {
 
 /// Builds what is measured.
 fn build() -> anyhow::Result<()> {
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--release", "-p", "jeton", "-p", "jeton-load"]);
-    // What `cargo run` tells this program of its own package: ring's build script asks to run again when that changes, and
-    // everything above ring would be compiled anew, now and by the next `cargo` from a shell.
+    run(cargo().args(["build", "--release", "-p", "jeton", "-p", "jeton-load"]))
+}
+
+/// A `cargo` as from a shell.
+pub(crate) fn cargo() -> Command {
+    as_from_a_shell(Command::new(cargo_path()))
+}
+
+/// The same on certain cores, with all that it starts.
+pub(crate) fn pinned_cargo(cores: &str) -> Command {
+    as_from_a_shell(pinned(cores, &cargo_path()))
+}
+
+fn cargo_path() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// What `cargo run` tells this program of its own package is taken away: ring's build script asks to run again when that
+/// changes, and everything above ring would be compiled anew, now and by the next `cargo` from a shell.
+fn as_from_a_shell(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            build.env_remove(&name);
+            command.env_remove(&name);
         }
     }
-    run(&mut build)
+    command
+}
+
+/// What this is measured on.
+pub(crate) fn machine() -> anyhow::Result<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo")?;
+    let cpu = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load: f64 = load.split(' ').next().and_then(|text| text.parse().ok()).context("a load average")?;
+    let cores = std::thread::available_parallelism()?;
+    // A server, a generator, and one of each that has just ended.
+    let is_busy = load > 4.0;
+    Ok(format!(
+        "{}, {cores} cores, Linux {}, load average {load} at the end{}",
+        cpu.map_or("unknown", |(_, name)| name),
+        kernel.trim(),
+        if is_busy { ": **busy with other work**, so take these for no more than ratios" } else { "" },
+    ))
 }
 
 fn free_port() -> anyhow::Result<u16> {
@@ -325,25 +359,6 @@ impl Rig {
             cpu_us: number("server_cpu_s")? * 1e6 / (per_s * f64::from(seconds)),
             p50_us: report["latency_us"]["p50"].as_u64().context("a latency")?,
         })
-    }
-
-    /// What this is measured on.
-    pub(crate) fn machine(&self) -> anyhow::Result<String> {
-        let info = std::fs::read_to_string("/proc/cpuinfo")?;
-        let cpu = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        let load = std::fs::read_to_string("/proc/loadavg")?;
-        let load: f64 =
-            load.split(' ').next().and_then(|text| text.parse().ok()).context("a load average")?;
-        let cores = std::thread::available_parallelism()?;
-        // A server, a generator, and one of each that has just ended.
-        let is_busy = load > 4.0;
-        Ok(format!(
-            "{}, {cores} cores, Linux {}, load average {load} at the end{}",
-            cpu.map_or("unknown", |(_, name)| name),
-            kernel.trim(),
-            if is_busy { ": **busy with other work**, so take these for no more than ratios" } else { "" },
-        ))
     }
 
     pub(crate) fn redis_version(&self) -> anyhow::Result<String> {

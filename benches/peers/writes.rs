@@ -34,8 +34,15 @@ pub(crate) fn measure(rig: &Rig, alternations: u32, seconds: u32) -> anyhow::Res
     for outstanding in OUTSTANDING {
         let (mut jeton, mut redis, mut file) = (Vec::new(), Vec::new(), Vec::new());
         for alternation in 1..=alternations {
-            redis.push(rig.measure_writes(Writer::Redis, outstanding, seconds)?);
+            // Each is early in turn: a disk that grows slower favours what comes first.
+            let is_redis_first = alternation % 2 == 1;
+            if is_redis_first {
+                redis.push(rig.measure_writes(Writer::Redis, outstanding, seconds)?);
+            }
             jeton.push(rig.measure_writes(Writer::Jeton, outstanding, seconds)?);
+            if !is_redis_first {
+                redis.push(rig.measure_writes(Writer::Redis, outstanding, seconds)?);
+            }
             file.push(plain_file(rig.dir(), outstanding, Duration::from_secs(u64::from(seconds)))?);
             if let (Some(jeton), Some(redis), Some(file)) = (jeton.last(), redis.last(), file.last()) {
                 eprintln!(
