@@ -51,7 +51,8 @@ impl Threads {
             bail!("the system tells of no thread {name}")
         };
         let all_s = (self.at - then.at).as_secs_f64();
-        let [ran, waited] = [0, 1].map(|which| now[which].saturating_sub(then_ns[which]) as f64 / 1e9 / all_s);
+        let [ran, waited] =
+            [0, 1].map(|which| now[which].saturating_sub(then_ns[which]) as f64 / 1e9 / all_s);
         Ok(Share { ran, waited })
     }
 }
