@@ -14,9 +14,6 @@ use crate::token::Token;
 use crate::verdict::Verdict;
 use crate::view::View;
 
-/// The files of the snapshot that [`busy`] comes to, and the digest of the state in it.
-const VECTORS: &str = include_str!("../../tests/vectors/snapshot.txt");
-
 /// Files in memory.
 #[derive(Clone, Debug, Default)]
 struct Files(BTreeMap<String, Vec<u8>>);
@@ -415,29 +412,55 @@ fn nothing_is_cut_off_while_something_waits_to_be_sealed_or_marked() {
     assert!(engine.sequencer.poll_snapshot().is_none());
 }
 
+/// Compares a snapshot and the digest of the state in it with those that were written down, which have to open as well.
+/// With `JETON_WRITE_VECTORS` it writes them down.
+fn assert_as_it_was(name: &str, files: &Files, sequence: u64, digest: [u8; 32]) {
+    let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let lines = files.0.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes)));
+    let written = format!("digest {}\n{}", hex(&digest), lines.collect::<String>());
+    if std::env::var_os("JETON_WRITE_VECTORS").is_some() {
+        std::fs::write(path, &written).unwrap();
+        return;
+    }
+    let vectors = std::fs::read_to_string(path).unwrap();
+    let unhex = |text: &str| -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    };
+    let pinned = vectors.lines().filter_map(|line| line.split_once(' '));
+    let pinned: BTreeMap<_, _> = pinned.map(|(name, text)| (name.to_owned(), unhex(text))).collect();
+    let mut pinned = Files(pinned);
+    let pinned_digest = pinned.0.remove("digest").unwrap();
+    let restored = load(&pinned, Sequence(sequence), SMALL).unwrap();
+    assert_eq!(restored.state.digest()[..], pinned_digest, "old snapshots open, and mean what they meant");
+    assert_eq!(written, vectors, "snapshots are written as they were");
+}
+
 #[test]
 fn the_format_is_as_it_was() {
     let (mut engine, _) = busy();
     let mut files = Files::default();
     let (manifest, _) = snapshot(&mut engine, None, &mut files, |_| {});
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let digest = hex(&engine.sequencer.state().digest());
-    let lines = files.0.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes)));
-    let written = format!("digest {digest}\n{}", lines.collect::<String>());
-    if std::env::var_os("JETON_WRITE_VECTORS").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/snapshot.txt"), &written).unwrap();
-        return;
-    }
-    let unhex = |text: &str| -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-    };
-    let pinned = VECTORS.lines().filter_map(|line| line.split_once(' '));
-    let pinned: BTreeMap<_, _> = pinned.map(|(name, text)| (name.to_owned(), unhex(text))).collect();
-    let mut pinned = Files(pinned);
-    let pinned_digest = pinned.0.remove("digest").unwrap();
-    let restored = load(&pinned, Sequence(manifest.sequence), SMALL).unwrap();
-    assert_eq!(restored.state.digest()[..], pinned_digest, "old snapshots open, and mean what they meant");
-    assert_eq!(written, VECTORS, "snapshots are written as they were");
+    assert_as_it_was("snapshot.txt", &files, manifest.sequence, engine.sequencer.state().digest());
+}
+
+#[test]
+fn the_format_of_what_waits_for_the_disk_is_as_it_was() {
+    let (mut engine, tokens) = busy();
+    engine.submit_as(1, None, renew(&tokens["renewable"]));
+    engine.submit_as(1, None, issue_command(|_| {}));
+    let commit = engine.sequencer.poll_commit().unwrap();
+    let (last, digest) = (commit.last(), engine.sequencer.state().digest());
+    engine.log.extend(commit.batches);
+    let mut files = Files::default();
+    let mut is_durable = false;
+    let (manifest, _) = snapshot(&mut engine, None, &mut files, |engine| {
+        if !std::mem::replace(&mut is_durable, true) {
+            engine.sequencer.handle_durable(last);
+        }
+    });
+    assert_eq!(manifest.sequence, last.0, "it is of the renewal that was not durable when it was cut");
+    assert_as_it_was("snapshot-renewal.txt", &files, last.0, digest);
 }
 
 #[test]
