@@ -12,7 +12,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_FIND_A_MISTAKE: u64 = 300;
 
 /// What the seeds of the gate have to come through, each several times.
-const SITUATIONS: [&str; 62] = [
+const SITUATIONS: [&str; 63] = [
     "valid",
     "forbidden",
     "consume_required",
@@ -46,6 +46,7 @@ const SITUATIONS: [&str; 62] = [
     "a snapshot written",
     "a snapshot amid a renewal",
     "a table on its way to the next",
+    "time told, for want of room",
     "a start from a snapshot",
     "a start from a snapshot and events behind it",
     "a file of snapshots that rots",
@@ -101,7 +102,7 @@ const FOUND_BY: [(&str, &str); MISTAKES.len()] = [
     ("SubjectRevokeForgetsOne", "an inspection says"),
     ("ExpiryOffByOne", ": Answer { verdict: Valid"),
     ("ConsumeWithoutEvent", "a use was spent without an event"),
-    ("MovedAndUnlisted", "a replay ends in another state than the one that is running"),
+    ("MovedAndUnlisted", "an inspection says"),
     ("ReclaimedAlive", ": Answer { verdict: Unknown"),
     ("UsesForgottenInMove", "an inspection says"),
     ("KeysForgottenInReplay", "a replay ends in another state than the one that is running"),

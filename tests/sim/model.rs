@@ -127,6 +127,7 @@ impl Model {
                 let row = ModelKey { at_ms: time_ms, payload: *payload, outcome: outcome.clone() };
                 self.keys.insert((entry.event.actor, *key), row);
             }
+            Fact::TimePassed => {}
         }
     }
 

@@ -159,6 +159,9 @@ pub enum Fact {
         /// What to answer when the same command comes again.
         outcome: Recorded,
     },
+    /// Nothing but that time has passed: tokens count as dead by the time of the last event, and there was no room for
+    /// another one until some do.
+    TimePassed,
 }
 
 /// Terms that most tokens do not have.
@@ -284,6 +287,7 @@ impl Fact {
             Self::ResourceRevoked { .. } => "ResourceRevoked",
             Self::RightsChanged { .. } => "RightsChanged",
             Self::CommandCompleted { .. } => "CommandCompleted",
+            Self::TimePassed => "TimePassed",
         }
     }
 

@@ -40,14 +40,14 @@ macro_rules! assert_documented {
 
 /// The rows that the variant of a value in an archive has in the table of the enum: tag, name, and each field.
 macro_rules! rows_of {
-    ($value:expr, $archive:expr, $type:ident { $($variant:ident { $($field:ident),+ }),+ }) => {{
+    ($value:expr, $archive:expr, $type:ident { $($variant:ident { $($field:ident),* }),+ }) => {{
         let value: &$type = $value;
         let tag = $archive[address(value) - $archive.as_ptr().addr()];
         match value {
-            $($type::$variant { $($field),+ } => {
-                let fields =
-                    [$((address($field) - address(value), size_of_val($field), stringify!($field))),+];
-                rows_of_variant(tag, stringify!($variant), &fields)
+            $($type::$variant { $($field),* } => {
+                let fields: &[(usize, usize, &str)] =
+                    &[$((address($field) - address(value), size_of_val($field), stringify!($field))),*];
+                rows_of_variant(tag, stringify!($variant), fields)
             })+
         }
     }};
@@ -58,6 +58,9 @@ fn rows_of_variant(tag: u8, variant: &str, fields: &[(usize, usize, &str)]) -> V
         let first = if number == 0 { format!("{tag} {variant}") } else { " ".to_owned() };
         format!("{first} {at} {bytes} {field}")
     };
+    if fields.is_empty() {
+        return vec![format!("{tag} {variant}   ")];
+    }
     fields.iter().enumerate().map(row).collect()
 }
 
@@ -137,7 +140,8 @@ fn variants_lie_as_the_document_says() {
             TenantRevoked { tenant },
             ResourceRevoked { tenant, pattern, claims },
             RightsChanged { client, tenant, rights },
-            CommandCompleted { key, payload, outcome }
+            CommandCompleted { key, payload, outcome },
+            TimePassed {}
         }));
         if let ArchivedFact::CommandCompleted { outcome, .. } = &event.fact {
             outcomes.push(rows_of!(outcome, archive, ArchivedRecorded {

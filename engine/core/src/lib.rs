@@ -36,7 +36,7 @@ pub mod token;
 pub mod verdict;
 pub mod view;
 
-pub use jeton_index::IndexError;
+pub use jeton_index::{IndexError, IndexFull};
 
 /// The first 16 bytes of a blake3 hash: to compare by eye what two machines hold.
 #[must_use]

@@ -115,7 +115,7 @@ impl Replay {
     /// [`ReplayError`]: the replay cannot go on.
     pub fn apply(&mut self, bytes: &[u8]) -> Result<OpenBatch, ReplayError> {
         let batch = next_in_chain(&self.end, bytes)?;
-        self.state.make_room_for(batch.entries.len());
+        self.state.make_room_for(&batch.entries);
         batch.entries.iter().for_each(|entry| self.state.prefetch_for(entry));
         let mut sequence = self.end.sequence;
         for entry in &batch.entries {
@@ -149,13 +149,11 @@ impl Replay {
     ///
     /// # Errors
     /// [`ReplayError::LostTail`].
-    pub fn finish(mut self) -> Result<(State, Reader, ChainEnd), ReplayError> {
+    pub fn finish(self) -> Result<(State, Reader, ChainEnd), ReplayError> {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.sequence > self.end.sequence) {
             return Err(ReplayError::LostTail { at: self.end.sequence.next(), reached: anchor.sequence });
         }
         self.state.registry().set_published(self.end.sequence);
-        // A round makes the lists of all tokens first, which need not be in the first seconds.
-        self.state.time_rounds_from_here();
         Ok((self.state, self.reader, self.end))
     }
 }

@@ -19,7 +19,7 @@ use crate::command::{Command, Submission};
 use crate::event::{Entry, Event, Fact};
 use crate::mutation::{limit, mutated};
 use crate::numbers::{ClientNo, IdempotencyKey, Sequence, TenantNo};
-use crate::outcome::{Outcome, Rejection, Reply, RevokeReport};
+use crate::outcome::{LimitName, Outcome, Rejection, Reply, RevokeReport};
 use crate::registry::Registry;
 use crate::rights::Rights;
 use crate::snapshot::{SnapshotCut, SnapshotPiece};
@@ -183,6 +183,12 @@ impl<T> Sequencer<T> {
         self.held.len()
     }
 
+    /// Whether the log has failed: nothing is decided any more, and no snapshot is cut.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Whether something was decided that was not handed to the log yet.
     #[must_use]
     pub fn has_unsealed(&self) -> bool {
@@ -230,8 +236,7 @@ impl<T> Sequencer<T> {
             Fact::ClientNamed { client: 1, name: admin.to_owned() },
             Fact::RightsChanged { client: 1, tenant: TenantNo::EVERY.0, rights: Rights::ALL.bits() },
         ];
-        let entry = |fact| Entry { event: Event { actor: ClientNo::ENGINE.0, fact }, detached: None };
-        self.assign(now, facts.map(entry));
+        self.assign(now, facts.map(of_the_engine));
     }
 
     /// Changes what is refused for the time being.
@@ -256,7 +261,15 @@ impl<T> Sequencer<T> {
         self.state.make_whole();
         let now = now.max(self.state.last_time());
         let decision = self.state.decide(&submission, now, entropy);
-        self.assign(now, decision.entries);
+        let has_no_room = matches!(
+            decision.answer,
+            Decided::Rejected(Rejection::Limit(LimitName::Tokens | LimitName::Family))
+        );
+        let tells_time = has_no_room && self.state.may_find_dead_at(now);
+        self.assign(
+            now,
+            decision.entries.into_iter().chain(tells_time.then(|| of_the_engine(Fact::TimePassed))),
+        );
         match decision.answer {
             Decided::Done(outcome) => self.hold(ticket, Ok(outcome)),
             Decided::Rejected(rejection) => self.hold(ticket, Err(rejection)),
@@ -469,6 +482,10 @@ impl<T> Sequencer<T> {
 }
 
 mod unsealed;
+
+fn of_the_engine(fact: Fact) -> Entry {
+    Entry { event: Event { actor: ClientNo::ENGINE.0, fact }, detached: None }
+}
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jeton_core::command::{Command, IssueTokens, RevokeTarget};
 use jeton_core::event::{Entry, Fact, Recorded};
 use jeton_core::numbers::Sequence;
-use jeton_core::outcome::{Outcome, Rejection, Reply};
+use jeton_core::outcome::{LimitName, Outcome, Rejection, Reply};
 use jeton_core::sequencer::Sequencer;
 use jeton_core::token::{Token, TokenId, digest};
 use jeton_core::verdict::Verdict;
@@ -16,12 +16,17 @@ use super::super::plan::{Plan, Recall, body};
 use super::super::seen::outcome;
 use super::Oracle;
 
+/// How long nothing has to have happened before an event says that time has passed.
+const TOLD_AFTER_MS: u64 = 60_000;
+
 /// A command that was decided and waits for its answer.
 #[derive(Debug)]
 pub(in crate::sim) struct Decision {
     pub(super) plan: Plan,
     /// How many events it had.
     events: usize,
+    /// Whether they were one that says that time has passed.
+    tells_time: bool,
     /// The last event then: what any answer has to rest on.
     basis: Sequence,
 }
@@ -46,15 +51,25 @@ impl Oracle {
         sequencer: &Sequencer<T>,
     ) -> Result<(), String> {
         let before = (self.journal.len(), self.expiry_of(&plan));
+        let last_ms = self.decided.last_ms;
         let entries = self.take(sequencer);
         self.note_span(&entries);
-        self.check_events(&plan, &entries, before.1)
+        let tells_time = matches!(&entries[..], [entry] if entry.event.fact == Fact::TimePassed);
+        if tells_time && (entries[0].event.actor != 0 || self.decided.last_ms < last_ms + TOLD_AFTER_MS) {
+            return fail(
+                "an event says in a client's name, or within a minute of another, that time has passed",
+            );
+        }
+        self.check_events(&plan, if tells_time { &[] } else { &entries }, before.1)
             .map_err(|what| format!("{what}: {:?} came to {entries:?}", plan.submission))?;
         if let Some(Fact::CommandCompleted { payload, .. }) = entries.last().map(|entry| &entry.event.fact) {
             self.bodies.insert(*payload, body(&plan.submission.command));
         }
         let basis = Sequence(self.journal.len() as u64);
-        self.decisions.insert(from, Decision { plan, events: entries.len(), basis });
+        if tells_time {
+            self.seen.note("time told, for want of room");
+        }
+        self.decisions.insert(from, Decision { plan, events: entries.len(), tells_time, basis });
         Ok(())
     }
 
@@ -340,7 +355,12 @@ fn check_rejection(decision: &Decision, sequence: Sequence, rejection: Rejection
         _ if sequence < decision.basis => return fail("a rejection rests on too little"),
         _ => {}
     }
-    if decision.events > 0 { fail("a rejected command has events") } else { Ok(()) }
+    let has_no_room = matches!(rejection, Rejection::Limit(LimitName::Tokens | LimitName::Family));
+    match decision.events {
+        0 => Ok(()),
+        1 if decision.tells_time && has_no_room => Ok(()),
+        _ => fail("a rejected command has events"),
+    }
 }
 
 /// Whether this is what such a command comes to.

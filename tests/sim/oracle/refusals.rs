@@ -4,7 +4,7 @@
 use std::mem::discriminant;
 
 use jeton_core::command::{ChangeRights, Command, IssueTokens, Submission};
-use jeton_core::event::Fact;
+use jeton_core::event::{Fact, Recorded};
 use jeton_core::mutation::SmallLimits;
 use jeton_core::outcome::{LimitName, Rejection};
 use jeton_core::rights::Rights;
@@ -19,6 +19,8 @@ use super::decisions::fail;
 const KEPT_SHARE: usize = 8;
 /// A client may have so many keys remembered for each that is free, as documented.
 const KEYS_PER_FREE_KEY: usize = 4;
+/// The key of an issue counts as one more for so many tokens, as documented.
+const TOKENS_PER_KEY: usize = 8;
 /// Records that a token or its renewal takes at most, and once more for one that moves to a denser segment.
 const RECORDS_EACH: usize = 4;
 /// Records of the segments that are being filled or moved.
@@ -120,12 +122,21 @@ impl Oracle {
     fn may_lack_room_for_key(&self, plan: &Plan) -> bool {
         let submission = &plan.submission;
         let Some(keys_max) = self.bounds.keys.filter(|_| submission.key.is_some()) else { return false };
-        let completed = || {
-            let completions = self.journal.iter().map(|(_, entry)| &entry.event);
-            completions.filter(|event| matches!(event.fact, Fact::CommandCompleted { .. }))
+        let counted = |is_meant: &dyn Fn(u32) -> bool| -> usize {
+            let events = self.journal.iter().map(|(_, entry)| &entry.event);
+            let events = events.filter(|event| is_meant(event.actor));
+            events
+                .map(|event| match &event.fact {
+                    Fact::CommandCompleted { outcome: Recorded::Issued { ids }, .. } => {
+                        1 + ids.len() / TOKENS_PER_KEY
+                    }
+                    Fact::CommandCompleted { .. } => 1,
+                    _ => 0,
+                })
+                .sum()
         };
-        let own = completed().filter(|event| event.actor == submission.actor.0).count();
-        let free = keys_max.saturating_sub(completed().count());
+        let own = counted(&|actor| actor == submission.actor.0);
+        let free = keys_max.saturating_sub(counted(&|_| true));
         !takes(&submission.command) && own >= free * KEYS_PER_FREE_KEY
     }
 

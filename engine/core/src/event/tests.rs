@@ -68,6 +68,7 @@ fn one_of_each() -> Vec<Entry> {
         plain(completed(Recorded::Revoked { revoked: 7, broader: 1 })),
         plain(completed(Recorded::RightsChanged { rights: 3 })),
         plain(completed(Recorded::TenantCreated { tenant: 1 })),
+        plain(Fact::TimePassed),
     ]
 }
 

@@ -157,6 +157,7 @@ impl State {
                 let record = KeyRecord { at: at.time, payload: *payload, outcome: outcome.clone() };
                 self.keys.remember(key, record);
             }
+            Fact::TimePassed => {}
         }
         Ok(None)
     }

@@ -12,7 +12,8 @@ use crate::time::Millis;
 
 /// How long a key is remembered.
 pub const KEY_MEMORY_MS: u64 = 10 * 60 * 1_000;
-/// How many keys are remembered; past that, commands with a key are answered `Busy`.
+/// How many keys are remembered; past that, commands with a key are answered `Busy`. One of an issue counts as one more for
+/// every eight of its tokens, whose ids are remembered as well: 256 tokens take twenty times the memory of a plain key.
 pub const KEYS_MAX: usize = 1_000_000;
 /// A client may have so many keys remembered for each that is free: the more it has used up, the less it gets, and however
 /// many there are of its kind, some are always left for one that has none.
@@ -30,8 +31,10 @@ pub(crate) struct KeyRecord {
 #[derive(Debug, Default)]
 pub(super) struct KeyMemory {
     records: HashMap<ScopedKey, KeyRecord>,
-    order: VecDeque<(Millis, ScopedKey)>,
-    /// How much of `order` is whose.
+    /// With how many keys each counts for.
+    order: VecDeque<(Millis, ScopedKey, u32)>,
+    /// What all of `order` counts for, and what is whose.
+    counted: usize,
     of_client: FxHashMap<ClientNo, usize>,
     /// A copy under way.
     copying: Option<Copying>,
@@ -58,11 +61,11 @@ impl KeyMemory {
 
     /// Whether there is room for one more of this client's.
     pub(super) fn has_room(&self, client: ClientNo, now: Millis) -> bool {
-        let free = limit!(keys, KEYS_MAX).saturating_sub(self.order.len());
+        let free = limit!(keys, KEYS_MAX).saturating_sub(self.counted);
         let own = self.of_client.get(&client).copied().unwrap_or(0);
         // Only when it looks full: what is too old by now is forgotten with the next that is remembered.
         own < free.saturating_mul(KEYS_PER_FREE_KEY)
-            || self.order.front().is_some_and(|(at, _)| is_over(*at, now))
+            || self.order.front().is_some_and(|(at, ..)| is_over(*at, now))
     }
 
     #[cfg(feature = "mutations")]
@@ -72,8 +75,10 @@ impl KeyMemory {
 
     pub(super) fn remember(&mut self, key: ScopedKey, record: KeyRecord) {
         self.forget(record.at);
-        self.order.push_back((record.at, key));
-        *self.of_client.entry(key.client).or_default() += 1;
+        let counts = counts_for(&record.outcome);
+        self.order.push_back((record.at, key, counts));
+        self.counted += counts as usize;
+        *self.of_client.entry(key.client).or_default() += counts as usize;
         let before = self.records.insert(key, record);
         if let (Some(copying), Some(before)) = (&mut self.copying, before) {
             copying.replaced.entry(key).or_insert(before);
@@ -81,7 +86,7 @@ impl KeyMemory {
     }
 
     fn forget(&mut self, now: Millis) {
-        while let Some((at, key)) = self.order.front() {
+        while let Some((at, key, counts)) = self.order.front() {
             if !is_over(*at, now) {
                 break;
             }
@@ -95,8 +100,9 @@ impl KeyMemory {
             if self.records.get(key).is_some_and(|record| record.at == *at) {
                 self.records.remove(key);
             }
+            self.counted -= *counts as usize;
             if let Entry::Occupied(mut own) = self.of_client.entry(key.client) {
-                *own.get_mut() -= 1;
+                *own.get_mut() -= *counts as usize;
                 if *own.get() == 0 {
                     own.remove();
                 }
@@ -125,7 +131,7 @@ impl KeyMemory {
         }
         let from = copying.next;
         copying.next = copying.end.min(from + keys);
-        for (at, key) in self.order.range(from..copying.next) {
+        for (at, key, _) in self.order.range(from..copying.next) {
             let record = recorded_at(&self.records, &copying.replaced, key, *at);
             copied.extend(record.map(|record| (*key, record.clone())));
         }
@@ -150,6 +156,13 @@ fn recorded_at<'a>(
     at: Millis,
 ) -> Option<&'a KeyRecord> {
     [replaced, records].into_iter().filter_map(|of| of.get(key)).find(|record| record.at == at)
+}
+
+fn counts_for(outcome: &Recorded) -> u32 {
+    match outcome {
+        Recorded::Issued { ids } => 1 + u32::try_from(ids.len() / 8).unwrap_or(u32::MAX),
+        _ => 1,
+    }
 }
 
 fn is_over(at: Millis, now: Millis) -> bool {
@@ -194,6 +207,23 @@ mod tests {
         assert!(memory.has_room(greedy, Millis(KEY_MEMORY_MS)));
         memory.remember(key(9), record(KEY_MEMORY_MS));
         assert_eq!(memory.of_client, FxHashMap::from_iter([(greedy, 1)]));
+    }
+
+    #[test]
+    fn a_key_with_many_tokens_counts_for_more_and_all_of_it_comes_back() {
+        let mut memory = KeyMemory::default();
+        let client = ClientNo(1);
+        let issued = || Recorded::Issued { ids: vec![[1; 16]; 256] };
+        let mut used = 0_u64;
+        while memory.has_room(client, Millis(0)) {
+            let key = IdempotencyKey(u128::from(used).to_le_bytes());
+            memory.remember(ScopedKey { client, key }, KeyRecord { outcome: issued(), ..record(0) });
+            used += 1;
+        }
+        assert!((800_000 / 33..=800_000 / 33 + 1).contains(&used), "{used} keys: some 100 MB of ids");
+        memory.remember(key(9), record(KEY_MEMORY_MS));
+        assert_eq!((memory.counted, memory.order.len()), (1, 1));
+        assert_eq!(memory.of_client, FxHashMap::from_iter([(client, 1)]));
     }
 
     #[test]

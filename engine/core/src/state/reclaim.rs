@@ -12,9 +12,10 @@
 //! Dead is judged at the time of the last event, never by a clock, so that no token is gone that a replay of the same
 //! events would still have.
 
-use jeton_index::{Entry, State as Bits, Walk};
+use jeton_index::{Entry as Found, State as Bits, Walk};
 
 use super::State;
+use crate::event::{Entry, Fact};
 use crate::extra::Extra;
 use crate::judge::{Facts, is_dead};
 use crate::mutation::{limit, mutated};
@@ -28,7 +29,7 @@ const KEPT_MS: u64 = 60_000;
 const EPOCH_MS: u64 = 600_000;
 /// A round begins when so many records were written since the last one began, or a quarter of those in use.
 const RECORDS_PER_ROUND: usize = 1 << 16;
-/// And not less often than this, while there are events.
+/// And not less often than this, while a server runs and there are events.
 const ROUND_MS: u64 = 60_000;
 /// Looks at the index in one step, each at a few dozen records: some hundred microseconds.
 const STEP_WALKS: usize = 64;
@@ -51,8 +52,10 @@ pub(super) struct Reclaim {
     next_walks_all: bool,
     walks_all: bool,
     began: (u64, Millis),
+    /// When the last ended: nothing was found dead since.
+    ended: Millis,
     /// What a step looks at; kept for its memory.
-    found: Vec<Entry>,
+    found: Vec<Found>,
 }
 
 /// What is done with the records of a segment.
@@ -84,6 +87,12 @@ impl State {
         self.reclaim.walk.is_some() || self.index.serials_used() - serials >= enough as u64
     }
 
+    /// Whether tokens may have died since the last event of which nobody takes notice before another one comes: a round would be
+    /// due by time at this moment.
+    pub(crate) fn may_find_dead_at(&self, now: Millis) -> bool {
+        now.0.saturating_sub(self.applied.1.0) >= ROUND_MS && !self.index.is_empty()
+    }
+
     /// Carries the round under way on, or begins one: for some hundred microseconds.
     pub fn reclaim_step(&mut self) {
         if self.is_reclaiming() {
@@ -91,30 +100,32 @@ impl State {
         }
     }
 
-    /// Reclaims on behalf of a replay before so many events: a whole round if one is due by the records that were written, and
-    /// everything that is dead if there might be too little room. That time has passed is no reason here: in an
-    /// hour of events that would be sixty rounds over all tokens, and whoever starts the server would wait for each.
+    /// Reclaims on behalf of a replay before these events: a whole round if one is due by the records that were written, and
+    /// everything that is dead if there is too little room. That time has passed is no reason here: in an
+    /// hour of events that would be sixty rounds over all tokens, and whoever starts the server would wait for each. It begins
+    /// one when it goes on.
     ///
     /// The state that wrote these events had room for what lived then, and so has this one without what is dead.
-    pub(crate) fn make_room_for(&mut self, events: usize) {
-        let is_short = self.room() < 2 * events;
-        if is_short {
+    pub(crate) fn make_room_for(&mut self, entries: &[Entry]) {
+        let needed: usize = entries.iter().map(|entry| records_of(&entry.event.fact)).sum();
+        while self.room() < needed {
+            // A round may leave what the next one takes: the root of a family stays for as long as it has members.
+            let before = self.room();
             self.end_walk();
-            self.reclaim.next_walks_all = true;
             while self.reclaim_walks(usize::MAX, Haste::Every) {}
-        } else if self.is_due_by_records() && !self.is_marking() {
+            if self.room() == before {
+                break;
+            }
+        }
+        if self.is_due_by_records() && !self.is_marking() {
             while self.reclaim_walks(usize::MAX, Haste::None) {}
         }
     }
 
-    /// The next round is due as if one had begun just now.
+    /// The next round is due as if one had begun and ended just now.
     pub(super) fn begin_rounds_here(&mut self) {
         self.reclaim.began = (self.index.serials_used(), self.applied.1);
-    }
-
-    /// The next round that is due for time alone is so a while after the last event.
-    pub(crate) fn time_rounds_from_here(&mut self) {
-        self.reclaim.began.1 = self.applied.1;
+        self.reclaim.ended = self.applied.1;
     }
 
     /// Gives up the round under way.
@@ -122,6 +133,7 @@ impl State {
         if let Some((walk, _)) = self.reclaim.walk.take() {
             self.index.doubt(walk.segment());
             self.reclaim.next_walks_all |= self.reclaim.walks_all;
+            self.reclaim.ended = self.applied.1;
         }
     }
 
@@ -173,6 +185,7 @@ impl State {
             if self.reclaim.walk.is_none() {
                 // What the round itself has moved is no reason for another.
                 self.reclaim.began.0 = self.index.serials_used();
+                self.reclaim.ended = self.applied.1;
                 self.index.tidy();
                 return false;
             }
@@ -191,7 +204,7 @@ impl State {
     }
 
     /// Takes a token out if it is dead for long enough.
-    fn sift(&mut self, entry: &Entry, haste: Haste) {
+    fn sift(&mut self, entry: &Found, haste: Haste) {
         let id = TokenId(entry.record.id);
         let extra = entry.tail.as_ref().map(Extra::from_words);
         let Some(claims) = self.registry.claim_sets.get(entry.record.claims as usize) else {
@@ -215,7 +228,7 @@ impl State {
             // Whoever comes with one that was replaced long ago has stolen it: the family is to be found by it.
             false
         } else {
-            haste == Haste::Every || self.was_dead_long_ago(&id, entry.state)
+            haste == Haste::Every || self.was_dead_long_ago(entry)
         };
         if goes {
             self.forget(entry, &id, family);
@@ -225,21 +238,26 @@ impl State {
     }
 
     /// Whether an earlier round, at least a whole epoch ago, found the token dead; if none did, notes that this one has.
-    fn was_dead_long_ago(&mut self, id: &TokenId, state: Bits) -> bool {
-        let epoch = self.applied.1.0 / limit!(reclaim_epoch_ms, EPOCH_MS);
-        if let Some(epochs) = state.epochs_dead(epoch) {
-            return epochs >= 2;
+    fn was_dead_long_ago(&mut self, entry: &Found) -> bool {
+        let epoch_ms = limit!(reclaim_epoch_ms, EPOCH_MS);
+        let epoch = self.applied.1.0 / epoch_ms;
+        if let Some(epochs) = entry.state.epochs_dead(epoch) {
+            // Epochs are told apart up to four: of one that was found a multiple of that ago, the rounds say so. What was
+            // moved in this one may have been found in it.
+            let is_of_an_earlier_round = self.index.serial(entry.slot) < self.reclaim.began.0;
+            let since_ms = self.applied.1.0.saturating_sub(self.reclaim.ended.0);
+            return epochs >= 2 || (is_of_an_earlier_round && since_ms >= epoch_ms);
         }
-        self.index.mark(&id.0, Bits::found_dead_in(epoch));
+        self.index.mark(&entry.record.id, Bits::found_dead_in(epoch));
         false
     }
 
-    fn forget(&mut self, entry: &Entry, id: &TokenId, family: Option<TokenId>) {
+    fn forget(&mut self, entry: &Found, id: &TokenId, family: Option<TokenId>) {
         self.unlist(SubjectNo(entry.record.link), entry.slot);
         self.index.remove(&id.0);
         let Some(root) = family else { return };
         if let Some(members) = self.members.get_mut(&root) {
-            // Members die in about the order they came: the first look mostly finds it.
+            // Members die in about the order they came: it is mostly found soon.
             if let Some(at) = members.iter().position(|member| member == id) {
                 members.swap_remove(at);
             }
@@ -249,7 +267,7 @@ impl State {
         }
     }
 
-    fn relocate(&mut self, entry: &Entry) {
+    fn relocate(&mut self, entry: &Found) {
         // Without memory for it the segment stays as it is, sparse.
         let Ok(Some(moved)) = self.index.relocate(entry.slot) else { return };
         if mutated!(MovedAndUnlisted) {
@@ -261,6 +279,15 @@ impl State {
         if mutated!(UsesForgottenInMove) && self.index.counter(moved) > 0 {
             let _ = self.index.set_counter(&entry.record.id, 0);
         }
+    }
+}
+
+/// Records that an event takes at most.
+fn records_of(fact: &Fact) -> usize {
+    match fact {
+        Fact::TokenIssued { terms, .. } => 1 + usize::from(terms.is_some()),
+        Fact::TokenRenewed { .. } => 2,
+        _ => 0,
     }
 }
 

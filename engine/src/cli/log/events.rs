@@ -116,6 +116,7 @@ impl Names {
             Fact::CommandCompleted { key, outcome, .. } => {
                 json!({ "key": hex(key), "outcome": outcome_json(outcome) })
             }
+            Fact::TimePassed => json!({}),
         }
     }
 }

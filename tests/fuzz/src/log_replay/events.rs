@@ -155,7 +155,7 @@ impl Maker {
         let name = |input: &mut Unstructured<'_>| {
             text(input).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         };
-        let fact = match input.int_in_range(0..=22_u8)? {
+        let fact = match input.int_in_range(0..=23_u8)? {
             0 => Fact::TenantCreated { tenant: next(&mut self.tenants, input)?, name: name(input)? },
             1 => Fact::ClientNamed { client: next(&mut self.clients, input)?, name: name(input)? },
             2..=4 => {
@@ -204,6 +204,7 @@ impl Maker {
                     input.int_in_range(0..=63)?
                 },
             },
+            22 => Fact::TimePassed,
             _ => Fact::CommandCompleted {
                 key: id(input)?,
                 payload: [input.int_in_range(0..=2)?; 16],

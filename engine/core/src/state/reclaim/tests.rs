@@ -1,6 +1,6 @@
 use super::{EPOCH_MS, Haste};
 use crate::command::{Command, ConsumeToken, RevokeTarget};
-use crate::outcome::{Outcome, Rejection};
+use crate::outcome::{LimitName, Outcome, Rejection};
 use crate::sequencer::FIRST_TENANT;
 use crate::state::State;
 use crate::testing::{Engine, issue_command, name};
@@ -213,4 +213,92 @@ fn a_renewal_of_what_is_dead_gives_nothing_reclaimed_or_not() {
     };
     assert_eq!(after(false).0, None);
     assert_eq!(after(false), after(true));
+}
+
+/// Fills all room there is with tokens that live for a minute.
+fn full() -> Engine {
+    let mut engine = Engine::new();
+    let many = || issue_command(|issue| (issue.subjects, issue.ttl_s) = (vec![name("many"); 250], 60));
+    while engine.run(many()).is_ok() {}
+    engine
+}
+
+#[test]
+fn a_server_that_was_full_issues_again_once_its_tokens_have_died_although_nothing_else_is_written() {
+    let mut engine = full();
+    let last = engine.log.len();
+    let one = |issue: &mut crate::command::IssueTokens| issue.subjects = vec![name("late"); 250];
+    assert!(engine.run(issue_command(one)).is_err() && engine.log.len() == last, "nothing is written for it");
+    for (seconds, batches) in [(59, 0), (1, 1), (59, 1)] {
+        engine.pass_s(seconds);
+        assert!(
+            matches!(engine.run(issue_command(one)), Err(Rejection::Limit(LimitName::Tokens))),
+            "they are still told by name"
+        );
+        assert_eq!(engine.log.len(), last + batches, "one event a minute says that time has passed");
+    }
+    engine.pass_s(62);
+    assert!(
+        matches!(engine.run(issue_command(one)), Err(Rejection::Limit(LimitName::Tokens))),
+        "the round begins by it"
+    );
+    engine.issue(one);
+    assert_eq!(engine.sequencer.state().tokens(), 250);
+    engine.assert_replays();
+}
+
+#[test]
+fn a_family_that_was_full_takes_members_again_once_they_have_died() {
+    let mut engine = Engine::new();
+    let root = engine.issue(|issue| issue.ttl_s = 100_000);
+    let child = |engine: &mut Engine| {
+        engine.run(issue_command(|issue| {
+            (issue.parent, issue.ttl_s, issue.subjects) = (Some(root.id), 30, vec![name("child"); 250])
+        }))
+    };
+    while child(&mut engine).is_ok() {}
+    engine.pass_s(200);
+    assert!(matches!(child(&mut engine), Err(Rejection::Limit(LimitName::Family))));
+    assert!(child(&mut engine).is_ok());
+    engine.assert_replays();
+}
+
+#[test]
+fn a_replay_has_room_for_whatever_the_server_had_room_for_families_too() {
+    let mut engine = Engine::new();
+    let most = crate::testing::SMALL.tokens_max as usize;
+    let root = engine.issue(|issue| issue.ttl_s = 10);
+    engine.issue(|issue| (issue.parent, issue.ttl_s) = (Some(root.id), 10));
+    let mut left = most - 3 - 3;
+    while left > 0 {
+        let count = left.min(250);
+        engine.issue(|issue| (issue.subjects, issue.ttl_s) = (vec![name("many"); count], 100_000));
+        left -= count;
+    }
+    // The first round takes the member, the second the root; a replay makes none until the last issue needs the room.
+    let change = |client: &str| crate::command::ChangeRights {
+        client: name(client),
+        tenant: name(FIRST_TENANT),
+        rights: crate::rights::Rights::ISSUE,
+    };
+    for (seconds, client) in [(100, "one"), (161, "another")] {
+        engine.pass_s(seconds);
+        engine.run(Command::GrantRights(change(client))).unwrap();
+    }
+    engine.issue(|issue| (issue.subjects, issue.uses_max) = (vec![name("alice"); 3], 3));
+    engine.assert_replays();
+}
+
+#[test]
+fn what_was_revoked_goes_although_writes_come_a_multiple_of_four_epochs_apart() {
+    let mut engine = Engine::new();
+    let token = engine.issue(|issue| issue.ttl_s = 300_000_000);
+    engine.issue(|issue| issue.ttl_s = 300_000_000);
+    engine.revoke(by_id(&token));
+    pass(&mut engine, 61);
+    assert_eq!(engine.verdict(&token), Verdict::Revoked);
+    pass(&mut engine, 4 * EPOCH_MS / 1_000);
+    pass(&mut engine, 4 * EPOCH_MS / 1_000);
+    assert_eq!(engine.verdict(&token), Verdict::Unknown);
+    engine.assert_replays();
 }
