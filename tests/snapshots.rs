@@ -317,6 +317,31 @@ async fn snapshots_are_written_by_themselves_and_only_administrators_order_one()
     assert!(now.status.success() && words.starts_with("a snapshot of event "), "{words}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_restarted_often_writes_one_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let by_log = [("JETON_SNAPSHOT_LOG_MIB", "1")];
+    let subjects: Vec<String> = (0..256).map(|at| format!("somebody {at}")).collect();
+    let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
+    // Of 256 tokens some 40 KiB of log: no life of the server writes enough by itself.
+    for life in 1..=6 {
+        let server = Server::start_with(dir.path(), "127.0.0.1:0", &by_log);
+        let admin = server.admin().await;
+        for _ in 0..10 {
+            admin.issue(issue_for(&subjects), None).await.unwrap();
+        }
+        assert!(life > 1 || files_or_none(dir.path()).is_none(), "one life alone writes none");
+        for _ in 0..50 {
+            if life > 1 && files_or_none(dir.path()).is_some() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        server.kill9();
+    }
+    panic!("six lives, and no snapshot");
+}
+
 /// Changes a name wherever it stands in the log's files.
 fn misspell(data: &Path, name: &str) {
     let mut times = 0;
@@ -401,10 +426,34 @@ fn a_maximum_that_memory_has_no_room_for_is_refused_with_the_arithmetic() {
     let Err(StartFailure::Ended { status, words }) =
         Server::try_start(dir.path(), &[("JETON_TOKENS_MAX", "2147483646")])
     else {
-        panic!("a machine with 200 GB: make the number larger");
+        panic!("a machine with 350 GiB: there is no larger number to be had");
     };
     assert_eq!(status.code(), Some(2));
-    assert!(words.contains("MiB (100 bytes a token") && words.contains("set tokens_max to"), "{words}");
+    assert!(words.contains("MiB (176 bytes a token") && words.contains("set tokens_max to"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_tokens_than_a_server_may_hold_are_a_reason_not_to_start_and_nothing_to_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let admin = server.admin().await;
+    let subjects = ["alice"; 256];
+    for _ in 0..40 {
+        admin.issue(issue_for(&subjects), None).await.unwrap();
+    }
+    admin.take_snapshot().await.unwrap();
+    server.kill9();
+    // As many as the tests' servers make room for at first.
+    let Err(StartFailure::Ended { status, words }) =
+        Server::try_start(dir.path(), &[("JETON_TOKENS_MAX", "10000")])
+    else {
+        panic!("there is no room for 10,240 tokens in 10,000 places");
+    };
+    assert_eq!(status.code(), Some(2));
+    assert!(words.contains("than the 10000 that this server holds (tokens_max"), "{words}");
+    assert!(!words.contains("repair"), "{words}");
+    let server = Server::start(dir.path());
+    assert_eq!(times(&server, LOADED), 1, "it is as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,6 @@ use jeton_core::numbers::Sequence;
 use jeton_core::pacing::Pacing;
 use jeton_core::recovery::ReplayError;
 use jeton_core::sequencer::{Restrictions, Sequencer};
-use jeton_core::snapshot::Manifest;
 use jeton_core::time::Millis;
 use jeton_core::view::View;
 use jeton_log_store::{AppendError, LogStore, Position, ReadError};
@@ -21,7 +20,7 @@ use super::post::Post;
 use super::reader_thread::ReaderThread;
 use super::recover::{Recovered, recover};
 use super::sequencer_thread::SequencerThread;
-use super::snapshot_desk::{self, SnapshotSchedule};
+use super::snapshot_desk::{self, Before, SnapshotSchedule};
 use super::writer_thread::WriterThread;
 use super::{Engine, EngineConfig, Figures, LOG_READS_MAX, QUEUE_LIMITS, ReplyTo};
 use crate::clock::Clock;
@@ -54,6 +53,17 @@ pub enum OpenError {
         /// The last event of the log.
         head: Sequence,
     },
+    /// More tokens live than there may be.
+    #[error(
+        "at event {at} of the log more tokens live than the {tokens_max} that this server holds (tokens_max, or what memory has room \
+         for): set it higher, or give the process more memory; the log is as it was"
+    )]
+    TooManyTokens {
+        /// The issue for which there was no room.
+        at: Sequence,
+        /// How many records of tokens there may be.
+        tokens_max: u32,
+    },
     /// It cannot be written. All of it was read before, and nothing of it is lost.
     #[error(
         "the log was read, but cannot be written: {0}; it is as it was: make room or mend the disk, and start again"
@@ -77,7 +87,7 @@ impl Engine {
     /// [`OpenError`]; the log is as it was.
     pub fn open(mut store: Box<dyn LogStore>, config: EngineConfig, admin: &str) -> Result<Self, OpenError> {
         let began = Instant::now();
-        let Recovered { state, reader, end, snapshot } = recover(&mut *store, &config)?;
+        let Recovered { state, reader, end, snapshot, read_bytes } = recover(&mut *store, &config)?;
         if store.head() != (Position { sequence: end.sequence.0, chain: end.hash }) {
             return Err(OpenError::End(end.sequence));
         }
@@ -104,7 +114,9 @@ impl Engine {
                 "the wall clock is in doubt: no token is issued or renewed until a start with --accept-clock"
             );
         }
-        let engine = Self::start(store, sequencer, view, clock, (config.snapshots, snapshot))?;
+        let age_ms = snapshot.as_ref().map_or(0, |snapshot| clock.now().0.saturating_sub(snapshot.time_ms));
+        let before = Before { snapshot, log_bytes: read_bytes, age: Duration::from_millis(age_ms) };
+        let engine = Self::start(store, sequencer, view, clock, (config.snapshots, before))?;
         engine.await_creation()?;
         Ok(engine)
     }
@@ -115,7 +127,7 @@ impl Engine {
         mut sequencer: Sequencer<ReplyTo>,
         view: View,
         clock: Clock,
-        snapshots: (Option<(SnapshotDir, SnapshotSchedule)>, Option<Manifest>),
+        snapshots: (Option<(SnapshotDir, SnapshotSchedule)>, Before),
     ) -> Result<Self, OpenError> {
         let restrictions = Restrictions { clock_in_doubt: clock.is_in_doubt(), ..Restrictions::default() };
         sequencer.set_restrictions(restrictions);

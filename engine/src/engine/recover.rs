@@ -5,11 +5,12 @@
 
 use std::time::Instant;
 
+use jeton_core::IndexFull;
 use jeton_core::batch::ChainEnd;
 use jeton_core::numbers::{LogId, Partition, Sequence};
-use jeton_core::recovery::{Replay, ReplayAnchor};
+use jeton_core::recovery::{Replay, ReplayAnchor, ReplayError};
 use jeton_core::snapshot::{Manifest, SnapshotError};
-use jeton_core::state::State;
+use jeton_core::state::{ApplyError, State};
 use jeton_core::view::Reader;
 use jeton_log_store::{Anchor, LogStore};
 
@@ -26,6 +27,8 @@ pub(super) struct Recovered {
     pub(super) end: ChainEnd,
     /// The snapshot that it was read behind.
     pub(super) snapshot: Option<Manifest>,
+    /// Bytes of the batches that were read, behind the snapshot if there is one.
+    pub(super) read_bytes: u64,
 }
 
 /// Why a snapshot is of no use.
@@ -62,8 +65,7 @@ pub(super) fn recover(store: &mut dyn LogStore, config: &EngineConfig) -> Result
         }
     }
     let anchor = store.anchor().map(|anchor| anchor_of(&anchor));
-    let (state, reader, end) = replay(store, Replay::new(log.0, log.1, config.state, anchor)?)?;
-    Ok(Recovered { state, reader, end, snapshot: None })
+    replay(store, Replay::new(log.0, log.1, config.state, anchor)?, config, None)
 }
 
 fn behind(
@@ -85,19 +87,36 @@ fn behind(
     tracing::info!(event = snapshot.0, tokens, loaded_ms, "a snapshot is loaded");
     let anchor = store.anchor().map(|anchor| anchor_of(&anchor));
     let replayed = Replay::behind(restored, anchor).map_err(OpenError::from);
-    let (state, reader, end) = replayed.and_then(|it| replay(store, it)).map_err(Useless::Log)?;
-    Ok(Recovered { state, reader, end, snapshot: Some(manifest) })
+    replayed.and_then(|it| replay(store, it, config, Some(manifest))).map_err(Useless::Log)
 }
 
 /// Reads on to the end of the log.
-fn replay(store: &mut dyn LogStore, mut replay: Replay) -> Result<(State, Reader, ChainEnd), OpenError> {
+fn replay(
+    store: &mut dyn LogStore,
+    mut replay: Replay,
+    config: &EngineConfig,
+    snapshot: Option<Manifest>,
+) -> Result<Recovered, OpenError> {
+    let mut read_bytes = 0;
     loop {
         let batches = store.read_from(replay.end().sequence.next().0, REPLAY_BYTES)?;
         if batches.is_empty() {
-            return Ok(replay.finish()?);
+            let (state, reader, end) = replay.finish()?;
+            return Ok(Recovered { state, reader, end, snapshot, read_bytes });
         }
         for batch in &batches {
-            replay.apply(&batch.bytes)?;
+            replay.apply(&batch.bytes).map_err(|error| broken_or_full(error, config))?;
+            read_bytes += batch.bytes.len() as u64;
         }
+    }
+}
+
+/// That there is no room for a token is nothing that the log can help.
+fn broken_or_full(error: ReplayError, config: &EngineConfig) -> OpenError {
+    match error {
+        ReplayError::Inapplicable { at, cause: ApplyError::Room(IndexFull::Configured) } => {
+            OpenError::TooManyTokens { at, tokens_max: config.state.tokens_max }
+        }
+        error => error.into(),
     }
 }

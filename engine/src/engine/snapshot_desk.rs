@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, never};
 use crossbeam_utils::sync::Unparker;
 use jeton_core::numbers::Sequence;
 use jeton_core::registry::Registry;
@@ -64,25 +64,43 @@ pub(super) struct SnapshotDesk {
     waiting: Vec<ReplyTo>,
     /// A piece that found no room.
     held: Option<SnapshotPiece>,
-    /// The log's bytes and events at the last one, and when that was.
-    last: (u64, Sequence, Instant),
+    last: Last,
+}
+
+/// The last snapshot, and what of the log came behind it.
+struct Last {
+    /// What this server had written to the log by then.
+    written: u64,
+    /// What it read behind it when it started.
+    read: u64,
+    sequence: Sequence,
+    at: Instant,
+}
+
+/// What a start went on from.
+pub(super) struct Before {
+    pub(super) snapshot: Option<Manifest>,
+    /// Bytes of the log behind it, or of all of it.
+    pub(super) log_bytes: u64,
+    /// How long ago the last event was that it holds.
+    pub(super) age: Duration,
 }
 
 /// Starts the thread that writes snapshots, if there is a folder for them; returns where they are asked for, the sequencer's
-/// desk and the thread. `before` is the snapshot that the state comes from.
+/// desk and the thread.
 pub(super) fn set_up(
     registry: &Arc<Registry>,
     figures: &Figures,
     is_stopping: &Arc<AtomicBool>,
     close_segment: &Arc<AtomicBool>,
     sequencer: &Unparker,
-    (config, before): (Option<(SnapshotDir, SnapshotSchedule)>, Option<Manifest>),
+    (config, before): (Option<(SnapshotDir, SnapshotSchedule)>, Before),
 ) -> io::Result<(Post<ReplyTo>, SnapshotDesk, JoinHandle<()>)> {
     let (orders, order_receiver) = Post::bounded(ORDERS_MAX, sequencer);
     let (pieces, piece_receiver) = bounded(PIECES_MAX);
     let (result_sender, results) = Post::bounded(1, sequencer);
-    let last = before.as_ref().map_or(0, |before| before.sequence);
-    figures.snapshot_event.store(last, Relaxed);
+    let last = Last::of(&before);
+    figures.snapshot_event.store(last.sequence.0, Relaxed);
     let (dir, schedule) = config.unzip();
     let writing = SnapshotThread {
         dir,
@@ -91,10 +109,10 @@ pub(super) fn set_up(
         registry: Arc::clone(registry),
         is_stopping: Arc::clone(is_stopping),
         close_segment: Arc::clone(close_segment),
-        before,
+        before: before.snapshot,
     };
     let schedule = schedule.unwrap_or(SnapshotSchedule::NEVER);
-    let desk = SnapshotDesk::new(schedule, order_receiver, pieces, results, Sequence(last));
+    let desk = SnapshotDesk::new(schedule, order_receiver, pieces, results, last);
     let thread = std::thread::Builder::new().name("jeton-snapshot".to_owned());
     Ok((orders, desk, thread.spawn(move || writing.run())?))
 }
@@ -104,14 +122,27 @@ fn gone() -> SnapshotResult {
     Err("the thread that writes snapshots is gone: it panicked, see the server's messages; a restart brings it back".to_owned())
 }
 
+impl Last {
+    /// The one that a start went on from: a server that is restarted often has to write one in the end as well.
+    fn of(before: &Before) -> Self {
+        let now = Instant::now();
+        Self {
+            written: 0,
+            read: before.log_bytes,
+            sequence: Sequence(before.snapshot.as_ref().map_or(0, |snapshot| snapshot.sequence)),
+            at: now.checked_sub(before.age).unwrap_or(now),
+        }
+    }
+}
+
 impl SnapshotDesk {
-    /// A desk with nothing under way, behind the snapshot of event `last`.
+    /// A desk with nothing under way.
     fn new(
         schedule: SnapshotSchedule,
         orders: Receiver<ReplyTo>,
         pieces: Sender<SnapshotInput>,
         results: Receiver<SnapshotResult>,
-        last: Sequence,
+        last: Last,
     ) -> Self {
         Self {
             schedule,
@@ -122,15 +153,14 @@ impl SnapshotDesk {
             next: Vec::new(),
             waiting: Vec::new(),
             held: None,
-            last: (0, last, Instant::now()),
+            last,
         }
     }
 
     /// Somebody asks for a snapshot.
     fn order(&mut self, reply_to: ReplyTo) {
         if self.waiting.len() + self.next.len() >= ORDERS_MAX {
-            reply_to.send(DoorReply::Snapshot(Err("too many wait for a snapshot already".to_owned())));
-            reply_to.ring();
+            answer(std::iter::once(reply_to), "too many wait for a snapshot already");
             return;
         }
         self.next.push(reply_to);
@@ -153,8 +183,8 @@ impl SnapshotDesk {
 
     /// Asks for one if it is time.
     pub(super) fn tick(&mut self, figures: &Figures, assigned: Sequence) {
-        let (bytes, sequence, at) = self.last;
-        let grown = figures.log_bytes.load(Relaxed).saturating_sub(bytes);
+        let Last { written, read, sequence, at } = self.last;
+        let grown = figures.log_bytes.load(Relaxed).saturating_sub(written) + read;
         let by_log = self.schedule.log_bytes > 0 && grown >= self.schedule.log_bytes;
         let by_time = !self.schedule.interval.is_zero()
             && at.elapsed() >= self.schedule.interval
@@ -171,6 +201,13 @@ impl SnapshotDesk {
         }
         if self.phase == Phase::Idle && !self.next.is_empty() {
             self.phase = Phase::Due;
+        }
+        if self.phase == Phase::Due && sequencer.has_failed() {
+            self.phase = Phase::Idle;
+            answer(
+                self.next.drain(..),
+                "the log takes no writes, and so no snapshot is written: a restart repairs it",
+            );
         }
         match self.phase {
             Phase::Idle => {}
@@ -200,11 +237,14 @@ impl SnapshotDesk {
     }
 
     fn begin(&mut self, sequencer: &mut Sequencer<ReplyTo>, figures: &Figures) {
+        if self.pieces.is_full() {
+            return; // of one that failed, which nobody has cleared away yet
+        }
         let Some(cut) = sequencer.begin_snapshot() else { return };
-        self.last = (figures.log_bytes.load(Relaxed), cut.end().sequence, Instant::now());
+        let (written, sequence) = (figures.log_bytes.load(Relaxed), cut.end().sequence);
+        self.last = Last { written, read: 0, sequence, at: Instant::now() };
         self.waiting.append(&mut self.next);
         self.phase = Phase::Copying;
-        // There is room: of the one before nothing is under way any more.
         if self.pieces.try_send(SnapshotInput::Begin(Box::new(cut))).is_err() {
             self.handle_result(&gone(), sequencer, figures);
         }
@@ -253,12 +293,17 @@ impl SnapshotDesk {
         }
     }
 
-    /// Whoever still waits is told that nothing comes.
+    /// Whoever still waits is told that nothing comes, and whoever comes later that there is no place.
     pub(super) fn end(&mut self) {
-        for reply_to in self.waiting.drain(..).chain(self.next.drain(..)) {
-            reply_to.send(DoorReply::Snapshot(Err("the server stops".to_owned())));
-            reply_to.ring();
-        }
+        let late = std::mem::replace(&mut self.orders, never());
+        answer(self.waiting.drain(..).chain(self.next.drain(..)).chain(late.try_iter()), "the server stops");
+    }
+}
+
+fn answer(all: impl Iterator<Item = ReplyTo>, why: &str) {
+    for reply_to in all {
+        reply_to.send(DoorReply::Snapshot(Err(why.to_owned())));
+        reply_to.ring();
     }
 }
 
@@ -272,19 +317,27 @@ mod tests {
 
     use super::*;
 
+    /// What a start behind a snapshot of event 7 went on from.
+    fn before(log_bytes: u64, age: Duration) -> Last {
+        let last = Last::of(&Before { snapshot: None, log_bytes, age });
+        Last { sequence: Sequence(7), ..last }
+    }
+
     #[test]
     fn one_is_due_by_time_once_something_was_written_and_by_bytes_of_log() {
         let (hour, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
-        let is_due = |schedule, passed: Duration, log_bytes, assigned| {
+        let is_due_behind = |last, schedule, log_bytes, assigned| {
             let (pieces, _piece_receiver) = bounded(PIECES_MAX);
             let (_order_sender, orders) = bounded(ORDERS_MAX);
             let (_result_sender, results) = bounded(1);
-            let mut desk = SnapshotDesk::new(schedule, orders, pieces, results, Sequence(7));
-            desk.last.2 -= passed;
+            let mut desk = SnapshotDesk::new(schedule, orders, pieces, results, last);
             let figures = Figures::default();
             figures.log_bytes.store(log_bytes, Relaxed);
             desk.tick(&figures, Sequence(assigned));
             desk.phase == Phase::Due
+        };
+        let is_due = |schedule, passed, log_bytes, assigned| {
+            is_due_behind(before(0, passed), schedule, log_bytes, assigned)
         };
         let by_time = SnapshotSchedule { log_bytes: 0, interval: hour };
         assert!(is_due(by_time, hour, 1, 8));
@@ -294,10 +347,15 @@ mod tests {
         assert!(is_due(by_log, Duration::ZERO, 1_000, 8));
         assert!(!is_due(by_log, hour, 999, 8));
         assert!(!is_due(SnapshotSchedule::NEVER, hour, 1_000_000, 9));
+        // What a start had to read counts as well, or a server that is restarted often would never write one.
+        assert!(is_due_behind(before(600, second), by_log, 400, 8));
+        assert!(!is_due_behind(before(600, second), by_log, 399, 8));
+        assert!(is_due_behind(before(1_000, second), by_log, 0, 8));
+        assert!(!is_due_behind(before(u64::MAX, hour), SnapshotSchedule::NEVER, 0, 8));
     }
 
-    #[test]
-    fn a_thread_that_panics_in_a_snapshot_fails_it_and_leaves_nothing_to_be_done() {
+    /// A sequencer of which a snapshot can be cut.
+    fn with_an_event() -> Sequencer<ReplyTo> {
         let state = StateConfig {
             tokens_initial: 100,
             tokens_max: 100_000,
@@ -310,12 +368,70 @@ mod tests {
         sequencer.handle_creation("test:admin", Millis(1));
         let commit = sequencer.poll_commit().unwrap();
         sequencer.handle_durable(commit.last());
+        sequencer
+    }
+
+    #[test]
+    fn whoever_wants_one_of_a_log_that_has_failed_is_told_so() {
+        let mut sequencer = with_an_event();
+        let figures = Figures::default();
+        let (pieces, _piece_receiver) = bounded(PIECES_MAX);
+        let (order_sender, orders) = bounded(ORDERS_MAX);
+        let (_result_sender, results) = bounded(1);
+        let mut desk =
+            SnapshotDesk::new(SnapshotSchedule::NEVER, orders, pieces, results, before(0, Duration::ZERO));
+        sequencer.handle_failure();
+        let ask = |desk: &mut SnapshotDesk, sequencer: &mut Sequencer<ReplyTo>| {
+            let (reply_sender, reply) = bounded(1);
+            let sent = order_sender.send(ReplyTo::Channel(reply_sender));
+            desk.turn(sequencer, &figures);
+            sent.is_ok().then(|| reply.try_recv().unwrap())
+        };
+        for _ in 0..2 {
+            let Some(DoorReply::Snapshot(Err(words))) = ask(&mut desk, &mut sequencer) else {
+                panic!("answered")
+            };
+            assert!(words.contains("the log takes no writes"), "{words}");
+            assert_eq!((desk.phase, desk.has_work()), (Phase::Idle, false));
+        }
+        desk.end();
+        assert!(ask(&mut desk, &mut sequencer).is_none(), "behind its end there is nobody to send to");
+    }
+
+    #[test]
+    fn one_begins_once_what_is_left_of_one_that_failed_is_cleared_away() {
+        let mut sequencer = with_an_event();
+        let figures = Figures::default();
+        let (pieces, piece_receiver) = bounded(1);
+        pieces.send(SnapshotInput::Whole).unwrap();
+        let (order_sender, orders) = bounded(ORDERS_MAX);
+        let (_result_sender, results) = bounded(1);
+        let mut desk =
+            SnapshotDesk::new(SnapshotSchedule::NEVER, orders, pieces, results, before(0, Duration::ZERO));
+        let (reply_sender, reply) = bounded(1);
+        order_sender.send(ReplyTo::Channel(reply_sender)).unwrap();
+        desk.turn(&mut sequencer, &figures);
+        assert_eq!((desk.phase, reply.is_empty()), (Phase::Due, true), "it waits");
+        drop(piece_receiver.recv());
+        desk.turn(&mut sequencer, &figures);
+        assert_eq!(desk.phase, Phase::Copying);
+    }
+
+    #[test]
+    fn a_thread_that_panics_in_a_snapshot_fails_it_and_leaves_nothing_to_be_done() {
+        let mut sequencer = with_an_event();
         let figures = Figures::default();
         for pieces_taken in [0, 1] {
             let (pieces, piece_receiver) = bounded(PIECES_MAX);
             let (order_sender, orders) = bounded(ORDERS_MAX);
             let (result_sender, results) = Post::bounded(1, Parker::new().unparker());
-            let mut desk = SnapshotDesk::new(SnapshotSchedule::NEVER, orders, pieces, results, Sequence(0));
+            let mut desk = SnapshotDesk::new(
+                SnapshotSchedule::NEVER,
+                orders,
+                pieces,
+                results,
+                before(0, Duration::ZERO),
+            );
             let thread = std::thread::spawn(move || {
                 let _dropped = result_sender;
                 (0..=pieces_taken).for_each(|_| drop(piece_receiver.recv()));
