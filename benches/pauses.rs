@@ -24,6 +24,7 @@ use jeton_core::sequencer::{FIRST_TENANT, Sequencer};
 use jeton_core::state::{State, StateConfig};
 use jeton_core::token::Token;
 use jeton_core::view::View;
+use memmap2::{Advice, MmapMut};
 
 #[path = "fill.rs"]
 mod fill;
@@ -100,6 +101,22 @@ fn slept() -> u64 {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let slept = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     slept.and_then(|slept| slept.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Bytes of a huge page.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// The machine's limit: first touches of so many bytes in huge pages, by a thread that does nothing else.
+fn first_touches(bytes: usize) -> Times {
+    let mut memory = MmapMut::map_anon(bytes.next_multiple_of(HUGE_PAGE)).expect("memory");
+    let _ = memory.advise(Advice::HugePage); // without, they are small pages, and soon there
+    let mut times = Times::new(SEQUENCER_MAX);
+    for page in memory.chunks_mut(HUGE_PAGE) {
+        let began = Instant::now();
+        page[0] = 1;
+        times.note(began.elapsed());
+    }
+    times
 }
 
 /// An engine without threads, and what it holds.
@@ -242,4 +259,9 @@ fn main() {
     });
     row("a revoke of the subject of all tokens", &rows);
     println!("\nThe revoke's tokens were all marked after {:.2} s.", took.as_secs_f64());
+    drop(one);
+    println!(
+        "The machine's limit: the first touch of a huge page, one after the other, as the issues' records need them: {}",
+        first_touches(3 * count * 64).cells()
+    );
 }

@@ -90,11 +90,16 @@ pub fn check_directory(root: &Path, history: &History, segment_bytes: u64) -> Ch
     }
 }
 
-/// Opens a store. A process that this one is about to start holds its locks until it has become another program.
 fn open(data: &Path, options: Options) -> Result<SledStore, OpenError> {
+    patiently(|| SledStore::open(data, options, LOG_ID))
+}
+
+/// Opens a store, again while it is locked: a process that this one is about to start holds its locks until it has become
+/// another program.
+fn patiently(open: impl Fn() -> Result<SledStore, OpenError>) -> Result<SledStore, OpenError> {
     let began = Instant::now();
     loop {
-        match SledStore::open(data, options, LOG_ID) {
+        match open() {
             Err(OpenError::Locked { .. }) if began.elapsed() < UNLOCK_PATIENCE => {
                 std::thread::sleep(UNLOCK_LOOK)
             }
@@ -129,7 +134,7 @@ fn go_on(
 /// What `jeton log repair` would keep.
 fn refused(data: &Path, history: &History, segment_bytes: u64, error: &OpenError) -> Checked {
     let message = error.to_string();
-    let mut store = match SledStore::open_for_repair(data, options(segment_bytes)) {
+    let mut store = match patiently(|| SledStore::open_for_repair(data, options(segment_bytes))) {
         Ok(store) => store,
         Err(worse) => return Checked::Broken(format!("{message}; and no repair: {worse}")),
     };

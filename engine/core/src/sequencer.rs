@@ -246,7 +246,7 @@ impl<T> Sequencer<T> {
 
     /// Takes a command: decides it and applies its events at once. The answer comes from [`Self::poll_reply`].
     ///
-    /// `now` may not be before that of an earlier call; if it is, the earlier one counts.
+    /// `now` should not be before that of an earlier call; if it is before the last event, the time of that counts.
     pub fn handle_submission<'a>(
         &mut self,
         ticket: T,
